@@ -1,0 +1,194 @@
+"""What a model family is, and what flows along MODEL, CLIP and VAE links.
+
+A family is one file: `SPEC` (torch-free, so that a server without torch can name a file and draw a form) and a class
+whose methods do the work in the worker. Generation and training read the same family. Tensors that go in and out are
+in the shapes of the graph; modules come from leases and are never moved here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from engine.weights.header import Header
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from engine.models.manager import ModelManager, ModelRef
+
+Part = Literal["denoiser", "text_encoder"]
+Prediction = Literal["eps", "v"]
+
+
+@dataclass(frozen=True)
+class LatentFormat:
+    """Latents as the denoiser sees them = (vae latents - shift) * scale."""
+
+    channels: int = 4
+    scale: float = 0.18215
+    shift: float = 0.0
+    rgb: tuple[tuple[float, float, float], ...] = ()  # one row a channel: a cheap picture of a latent
+    rgb_bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a form starts with for this family."""
+
+    width: int = 512
+    height: int = 512
+    steps: int = 20
+    cfg: float = 7.0
+    sampler_name: str = "euler"
+    scheduler: str = "normal"
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """A family without torch."""
+
+    name: str  # "sd1"
+    title: str  # "Stable Diffusion 1.x"
+    prediction: Prediction
+    latent: LatentFormat
+    defaults: Defaults
+    architecture: str  # modelspec.architecture, "stable-diffusion-v1"
+    base_model_version: str  # ss_base_model_version, "sd_v1"
+    family_class: str  # "engine.families.sd1:SD1", imported in the worker
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What a family says of a file by its header: layout is "ldm", "diffusers" ..., prediction may differ from the spec's."""
+
+    family: str
+    layout: str
+    prediction: Prediction
+    defaults: Defaults
+
+
+class DetectCheckpoint(Protocol):
+    """Each family module has `detect(header) -> Detected | None`."""
+
+    def __call__(self, header: Header) -> Detected | None: ...
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA acting on one part of a model: low-rank pairs by module name, at a strength.
+
+    It is never merged into shared weights; it acts beside them while a model runs. `key` says which file or live
+    training run it is, and takes part in cache keys.
+    """
+
+    key: str
+    title: str
+    strength: float
+    entries: Mapping[str, Any] = field(repr=False, compare=False)  # {module name: engine.weights.lora.LoraEntry}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A MODEL link: a denoiser, what acts beside it and how it is sampled."""
+
+    family: Family
+    ref: ModelRef
+    config: Mapping[str, Any]  # diffusers' config of the denoiser
+    prediction: Prediction
+    latent: LatentFormat
+    adapters: tuple[Adapter, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)  # patches: shift, rescale, freeu ...
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A CLIP link: text encoders with their tokenizers."""
+
+    family: Family
+    refs: tuple[ModelRef, ...]
+    tokenizers: tuple[Any, ...]
+    configs: tuple[Mapping[str, Any], ...]
+    adapters: tuple[Adapter, ...] = ()
+    stop_at_layer: int | None = None  # ComfyUI's CLIPSetLastLayer: -1 is the last
+    embeddings: tuple[Path, ...] = ()  # folders with textual inversions
+
+
+@dataclass(frozen=True)
+class Vae:
+    """A VAE link. `factor` is pixels per latent cell along a side."""
+
+    family: Family
+    ref: ModelRef
+    config: Mapping[str, Any]
+    latent: LatentFormat
+    factor: int
+
+
+@dataclass(frozen=True)
+class Components:
+    """What one checkpoint file or folder holds. Nothing of it is read yet but the header."""
+
+    model: Model
+    clip: Clip
+    vae: Vae
+    title: str
+    digest: str  # identity of the file, part of every model key
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Encoded prompts. cross: (batch, tokens, width); pooled: (batch, width) or None."""
+
+    cross: torch.Tensor
+    pooled: torch.Tensor | None = None
+    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Family(Protocol):
+    spec: FamilySpec
+
+    def load_checkpoint(self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = ()) -> Components:
+        """Registers the parts of a checkpoint with the manager; only its header is read."""
+        ...
+
+    def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: str) -> TextBatch:
+        """One prompt with ComfyUI's weights, chunks of 77 and embeddings -> (1, 77 * chunks, width)."""
+        ...
+
+    def encode_captions(self, modules: Sequence[nn.Module], clip: Clip, captions: Sequence[str]) -> TextBatch:
+        """Captions without weights, one chunk of 77 each, differentiable: what training uses -> (n, 77, width)."""
+        ...
+
+    def encode_image(self, module: nn.Module, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
+        """pixels (batch, 3, height, width) in -1..1 -> latents (batch, c, height / factor, width / factor), as the
+        denoiser sees them (scaled); the mean of the distribution."""
+        ...
+
+    def decode_latent(self, module: nn.Module, vae: Vae, latents: torch.Tensor) -> torch.Tensor:
+        """The way back: scaled latents -> pixels (batch, 3, height, width), not clamped."""
+        ...
+
+    def predict(self, module: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, text: TextBatch) -> torch.Tensor:
+        """One call of the denoiser. x (batch, c, h, w) in the training scale (unit variance), timesteps (batch,)
+        float in 0..999; returns eps or v as `Model.prediction` says. Differentiable."""
+        ...
+
+    def alphas_cumprod(self, model: Model) -> torch.Tensor:
+        """(1000,) float32, the noise schedule the family was trained on."""
+        ...
+
+    def lora_targets(self, module: nn.Module, part: Part, *, linear: bool, conv: bool) -> list[str]:
+        """Names of the modules a LoRA of that reach trains."""
+        ...
+
+    def lora_key(self, model: Model, part: Part, module_name: str) -> str:
+        """The kohya key (without suffix) of a module: `lora_unet_down_blocks_0_attentions_0_proj_in`."""
+        ...
+
+    def lora_modules(self, model: Model, part: Part) -> Mapping[str, str]:
+        """{any dialect's key without suffix: module name}, all dialects of the field (kohya, diffusers, peft, LDM)."""
+        ...

@@ -1,0 +1,149 @@
+"""Where things lie: the workspace folder, its model folders (ComfyUI's names) and safe paths inside them.
+
+It knows paths, not what is in the files.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from engine.errors import DiskFull, NotFound, OutsideWorkspace
+
+# ComfyUI's folder names; the first name of a row is where we write, the rest are read as well.
+MODEL_FOLDERS: dict[str, tuple[str, ...]] = {
+    "checkpoints": ("checkpoints",),
+    "diffusion_models": ("diffusion_models", "unet"),
+    "text_encoders": ("text_encoders", "clip"),
+    "vae": ("vae",),
+    "loras": ("loras",),
+    "controlnet": ("controlnet",),
+    "embeddings": ("embeddings",),
+    "upscale_models": ("upscale_models",),
+    "clip_vision": ("clip_vision",),
+    "vae_approx": ("vae_approx",),
+    "taggers": ("taggers",),
+    "captioners": ("captioners",),
+}
+MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
+BUNDLED = Path(__file__).resolve().parent.parent / "configs" / "demo"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One folder that holds everything of one studio. `extra` adds model roots: {folder: [path, ...]}."""
+
+    root: Path
+    extra: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    output_dir: Path | None = None
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def input(self) -> Path:
+        return self.root / "input"
+
+    @property
+    def output(self) -> Path:
+        return self.output_dir or self.root / "output"
+
+    @property
+    def temp(self) -> Path:
+        return self.root / "cache" / "temp"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "studio.db"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "studio.toml"
+
+    def create(self) -> Workspace:
+        """Make the folders that are missing. Returns itself."""
+        for path in (self.datasets, self.runs, self.input, self.output, self.cache, self.temp):
+            path.mkdir(parents=True, exist_ok=True)
+        for names in MODEL_FOLDERS.values():
+            (self.models / names[0]).mkdir(parents=True, exist_ok=True)
+        return self
+
+    def model_roots(self, folder: str) -> list[Path]:
+        """Folders searched for models of one kind, in order. The bundled demo models come last."""
+        if folder not in MODEL_FOLDERS:
+            raise NotFound(what="model folder", name=folder, remedy=f"Known: {', '.join(MODEL_FOLDERS)}.")
+        own = [self.models / name for name in MODEL_FOLDERS[folder]]
+        bundled = {"checkpoints": [BUNDLED], "taggers": [BUNDLED]}.get(folder, [])
+        return [p for p in (*own, *self.extra.get(folder, ()), *bundled) if p.is_dir()]
+
+    def list_models(self, folder: str) -> list[str]:
+        """Names relative to their root, with forward slashes, sorted, each once."""
+        names: set[str] = set()
+        for root in self.model_roots(folder):
+            for directory, _, files in os.walk(root, followlinks=True):
+                for file in files:
+                    if file.lower().endswith(MODEL_SUFFIXES) and self._belongs(folder, root, file):
+                        names.add(Path(directory, file).relative_to(root).as_posix())
+        return sorted(names)
+
+    def model_path(self, folder: str, name: str) -> Path:
+        """The file of a model by its listed name. Raises NotFound, or OutsideWorkspace for names with '..'."""
+        for root in self.model_roots(folder):
+            path = inside(root, name)
+            if path.is_file():
+                return path
+        raise NotFound(what=f"file in models/{folder}", name=name, remedy=f"Put it into {self.models / folder}.")
+
+    @staticmethod
+    def _belongs(folder: str, root: Path, file: str) -> bool:
+        if root != BUNDLED:
+            return True
+        return file.endswith(".onnx") == (folder == "taggers")
+
+
+def inside(root: Path, name: str) -> Path:
+    """`root / name` when that stays inside root (links followed), else OutsideWorkspace."""
+    if "\0" in name:
+        raise OutsideWorkspace(path=name.replace("\0", "\\0"), root=root)
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise OutsideWorkspace(path=name, root=root)
+    return root / name
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """A file to write that takes the place of `path` only when all went well; nothing half-written is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+    try:
+        with os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
+            yield file
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        if error.errno == 28:  # ENOSPC
+            raise DiskFull(path=path, need=str(error)) from error
+        raise
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

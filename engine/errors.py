@@ -98,12 +98,12 @@ class NotFound(PathError):
 
 
 class DiskFull(StorageError):
-    en = "The disk is full: {path} could not be written ({need}). Nothing half-written was left. Free some space and retry."
+    en = "The disk is full: {path} could not be written ({need}). Nothing half-written was left. Free space and retry."
     zh = "磁盘已满：无法写入 {path}（{need}）。没有留下不完整的文件。请释放空间后重试。"
 
 
 class Cancelled(BaseException):
-    """Raised by `progress()` and `checkpoint()` when the job was cancelled. Not an Exception, so that no node swallows it."""
+    """Raised by `progress()` and `checkpoint()` of a cancelled job. Not an Exception, so that no node swallows it."""
 
 
 def describe(error: BaseException) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class ProgressSink(Protocol):
 
 
 class EtaClock:
-    """Seconds left, from an exponential mean of the time between steps. Restarts when the phase changes or steps go back."""
+    """Seconds left, from an exponential mean of the time between steps. A new phase or a step back starts it anew."""
 
     def __init__(self, smoothing: float = 0.3) -> None:
         self._smoothing = smoothing

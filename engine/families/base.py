@@ -63,7 +63,7 @@ class FamilySpec:
 
 @dataclass(frozen=True)
 class Detected:
-    """What a family says of a file by its header: layout is "ldm", "diffusers" ..., prediction may differ from the spec's."""
+    """What a family says of a file by its header. layout is "ldm", "diffusers" ...; prediction as this file has it."""
 
     family: str
     layout: str

@@ -75,12 +75,16 @@ class Job:
 
 
 class JobContext(Protocol):
-    """What running work may use. One per running job, made by the worker."""
+    """What running work may use. One per running job, made by the worker.
+
+    Work that fails raises; an exception with an attribute `result` (a dict) leaves that as the failed job's result
+    (a graph leaves the outputs and messages that it had so far)."""
 
     job_id: str
     workspace: Workspace
     models: ModelManager
     progress: ProgressSink
+    kept: dict[type, Any]  # one per worker: what jobs leave for later ones, by class (the graph's registry and caches)
 
     def checkpoint(self, save: Callable[[], None] | None = None) -> None:
         """Called between steps: cancels (raises errors.Cancelled), pauses, or runs waiting interactive jobs inside the
@@ -93,7 +97,7 @@ class JobContext(Protocol):
         ...
 
     def emit(self, event: str, **data: Any) -> None:
-        """An event for whoever listens to this job (ComfyUI's websocket messages go this way)."""
+        """An event for whoever listens to this job (ComfyUI's websocket messages go this way). From any thread."""
         ...
 
     def submit(self, spec: JobSpec) -> str:

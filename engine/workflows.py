@@ -82,7 +82,7 @@ def text_to_image(settings: PictureSettings) -> Prompt:
 
 
 def settings_of(prompt: Prompt) -> PictureSettings | None:
-    """The form behind a graph of that shape: the way back from a picture's metadata. None where it has another shape."""
+    """The form behind a graph of that shape, the way back from metadata. None where the graph has another shape."""
     try:
         sampler = next(n for n in prompt.values() if n["class_type"] == "KSampler")["inputs"]
         loader = next(n for n in prompt.values() if n["class_type"] == "CheckpointLoaderSimple")["inputs"]

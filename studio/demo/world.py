@@ -1,0 +1,50 @@
+"""The demo world in one place: what a picture is, how it is drawn, what it is called. Needs Pillow and nothing else."""
+
+from studio.demo.captions import caption, nonsense, prompt, sentence, tag_list
+from studio.demo.drawing import render, sheet
+from studio.demo.spec import (
+    CHARACTERS,
+    COLOURS,
+    COUNTS,
+    FACES,
+    GENERAL_TAGS,
+    GROUNDS,
+    PLACES,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Spec,
+    contrasts,
+    is_held_out,
+    sample_held_out,
+    sample_seen,
+    sample_spec,
+    tags,
+)
+
+__all__ = [
+    "CHARACTERS",
+    "COLOURS",
+    "COUNTS",
+    "FACES",
+    "GENERAL_TAGS",
+    "GROUNDS",
+    "PLACES",
+    "SHAPES",
+    "SIZES",
+    "TEXTURES",
+    "Spec",
+    "caption",
+    "contrasts",
+    "is_held_out",
+    "nonsense",
+    "prompt",
+    "render",
+    "sample_held_out",
+    "sample_seen",
+    "sample_spec",
+    "sentence",
+    "sheet",
+    "tag_list",
+    "tags",
+]

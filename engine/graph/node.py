@@ -32,18 +32,24 @@ Rules
   `fingerprint` (called with the constants only, links are None; its value joins the cache key; NaN = never cached),
   `validate` (True, or a message why not; runs before the prompt is accepted),
   `check_lazy` (for `In(..., lazy=True)`: gets None for what is not computed yet, returns the names it needs now).
-- `stand_in`: the class_type that takes this node's place in a draft (see engine/graph/draft.py).
+- Which node stands in for which in a draft is a table in engine/graph/draft.py.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar
+
+from engine.errors import PathError
+from engine.workspace import inside
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from engine.graph.builder import GraphBuilder
     from engine.models.manager import ModelManager
     from engine.workspace import Workspace
 
@@ -85,6 +91,11 @@ class NodeContext(Protocol):
         """Tell how far this node is. Raises errors.Cancelled when the run was interrupted."""
         ...
 
+    @property
+    def graph(self) -> GraphBuilder:
+        """For nodes that expand: names the nodes so that an equal expansion is found in the cache the next time."""
+        ...
+
     def preview(self, image: Image) -> None:
         """Show a picture of the work so far (a PIL image, any size; it is made smaller for the wire)."""
         ...
@@ -115,6 +126,7 @@ class InputFiles:
     """Choices: files directly in the workspace's input folder whose names end as one of `suffixes`."""
 
     suffixes: tuple[str, ...]
+    what: str = "image"
 
     def __call__(self, workspace: Workspace, /) -> list[str]:
         if not workspace.input.is_dir():
@@ -122,10 +134,26 @@ class InputFiles:
         files = (p for p in workspace.input.iterdir() if p.is_file())
         return sorted(p.name for p in files if p.name.lower().endswith(self.suffixes))
 
+    def problem(self, workspace: Workspace, value: str) -> str:
+        """Why `value` can't be used, or "". Names in subfolders and of other folders ("x.png [output]") are fine."""
+        try:
+            found = workspace_file(workspace, value).is_file()
+        except PathError:
+            found = False
+        return "" if found else f"Invalid {self.what} file: {value}"
+
 
 def InputPictures() -> InputFiles:
     """Choices: the pictures in the input folder."""
     return InputFiles((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
+
+
+def workspace_file(workspace: Workspace, name: str) -> Path:
+    """The path a file name of a prompt means: in the input folder, or in the one it names: "a/x.png [output]".
+    Raises PathError for names that leave the folder."""
+    match = re.fullmatch(r"(.*?)\s*\[(input|output|temp)\]", name, re.DOTALL)
+    name, folder = match.groups() if match else (name, "input")
+    return inside(getattr(workspace, folder), name)
 
 
 @dataclass(frozen=True)
@@ -179,7 +207,7 @@ class Declaration:
     deprecated: bool
     experimental: bool
     search_aliases: tuple[str, ...]
-    stand_in: str
+    internal: bool
     fingerprint: Callable[..., Any] | None
     validate: Callable[..., bool | str] | None
     check_lazy: Callable[..., Sequence[str]] | None
@@ -203,7 +231,7 @@ def node(
     deprecated: bool = False,
     experimental: bool = False,
     search_aliases: Sequence[str] = (),
-    stand_in: str = "",
+    internal: bool = False,  # not listed to clients and not accepted from them: put in by a rewrite (drafts)
     fingerprint: Callable[..., Any] | None = None,
     validate: Callable[..., bool | str] | None = None,
     check_lazy: Callable[..., Sequence[str]] | None = None,
@@ -227,7 +255,7 @@ def node(
             deprecated=deprecated,
             experimental=experimental,
             search_aliases=tuple(search_aliases),
-            stand_in=stand_in,
+            internal=internal,
             fingerprint=fingerprint,
             validate=validate,
             check_lazy=check_lazy,

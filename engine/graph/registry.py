@@ -1,0 +1,160 @@
+"""The node types there are: what the executor runs and what the catalogue describes. Torch-free; loads no nodes.
+
+A `NodeType` comes from a function under `@node`. Others (ComfyUI's node classes) can come in the same shape.
+"""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, get_args, get_origin
+
+from engine.graph.node import Choices, Declaration, In, Out
+
+
+@dataclass(frozen=True)
+class Input:
+    name: str
+    declared: In
+    optional: bool
+
+    @property
+    def socket(self) -> str:
+        """The socket type; "COMBO" for choices."""
+        return self.declared.type if isinstance(self.declared.type, str) else "COMBO"
+
+
+@dataclass(frozen=True, eq=False)
+class NodeType:
+    """One class_type. `call(ctx, **inputs)` runs it; the hooks are as in engine/graph/node.py."""
+
+    name: str
+    declaration: Declaration
+    inputs: Mapping[str, Input]
+    call: Callable[..., Any]
+    is_async: bool
+    module: str
+    lazy: frozenset[str] = field(default=frozenset())
+
+    @property
+    def outputs(self) -> tuple[Out, ...]:
+        return self.declaration.outputs
+
+    @staticmethod
+    def of(function: Callable[..., Any]) -> NodeType:
+        declaration = getattr(function, "__node__", None)
+        if not isinstance(declaration, Declaration):
+            raise TypeError(f"{function!r} is not declared with @node")
+        inputs = {i.name: i for i in _inputs_of(function)}
+        return NodeType(
+            name=declaration.name,
+            declaration=declaration,
+            inputs=inputs,
+            call=function,
+            is_async=inspect.iscoroutinefunction(function),
+            module=function.__module__,
+            lazy=frozenset(name for name, i in inputs.items() if i.declared.lazy),
+        )
+
+
+class Registry:
+    """Node types by class_type. A name may be taken once."""
+
+    def __init__(self, functions: Iterable[Callable[..., Any]] = ()) -> None:
+        self._types: dict[str, NodeType] = {}
+        for function in functions:
+            self.add(function)
+
+    def add(self, function: Callable[..., Any]) -> NodeType:
+        return self.add_type(NodeType.of(function))
+
+    def add_type(self, node_type: NodeType) -> NodeType:
+        if node_type.name in self._types:
+            other = self._types[node_type.name].module
+            raise ValueError(f"two nodes are called {node_type.name!r}: in {other} and in {node_type.module}")
+        self._types[node_type.name] = node_type
+        return node_type
+
+    def add_module(self, module: types.ModuleType) -> None:
+        """Every `@node` function that `module` itself defines, in the order of the file."""
+        for value in vars(module).values():
+            if isinstance(getattr(value, "__node__", None), Declaration) and value.__module__ == module.__name__:
+                self.add(value)
+
+    def __getitem__(self, name: str) -> NodeType:
+        return self._types[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._types
+
+    def __iter__(self) -> Iterator[NodeType]:
+        return iter(self._types.values())
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+
+def call_hook(hook: Callable[..., Any], ctx: Any, values: Mapping[str, Any]) -> Any:
+    """Call a hook with what it names of `values` and `ctx`; all of them when it takes keyword arguments at large."""
+    parameters = inspect.signature(hook).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        arguments = dict(values)
+    else:
+        arguments = {name: values[name] for name in parameters if name in values}
+    if "ctx" in parameters:
+        arguments["ctx"] = ctx
+    return hook(**arguments)
+
+
+def is_choices(kind: str | Sequence[str] | Choices) -> bool:
+    return not isinstance(kind, str)
+
+
+def _inputs_of(function: Callable[..., Any]) -> Iterator[Input]:
+    parameters = list(inspect.signature(function).parameters.values())[1:]  # the first is ctx
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            raise TypeError(f"{function.__qualname__}: *{parameter.name} is no input; name every input")
+        annotation = parameter.annotation
+        if isinstance(annotation, str):
+            annotation = eval(annotation, {}, _Names(function))  # code of the module itself, as typing evaluates it
+        declared = next((a for a in get_args(annotation) if isinstance(a, In)), None)
+        if get_origin(annotation) is not Annotated or declared is None:
+            raise TypeError(f"{function.__qualname__}: '{parameter.name}' needs Annotated[type, In(...)]")
+        yield Input(parameter.name, declared, optional=parameter.default is not parameter.empty)
+
+
+class _Absent(type):
+    """Stands for a type imported under TYPE_CHECKING only: any attribute, index or union of it is itself."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+    def __getitem__(cls, item: Any) -> Any:
+        return cls
+
+
+class _AbsentType(metaclass=_Absent):
+    pass
+
+
+class _Names(dict[str, Any]):
+    """What an annotation may name: the function's module, builtins, else `_AbsentType`."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self._globals = vars(sys.modules[function.__module__])
+        closure = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
+        self._closure = closure
+
+    def __missing__(self, name: str) -> Any:
+        for names in (self._closure, self._globals, vars(builtins)):
+            if name in names:
+                return names[name]
+        return _AbsentType

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.errors import FileError, NotFound
 
@@ -56,12 +56,13 @@ class PickleFile(FileError):
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor: safetensors' name of its type ("F16"), shape, and where its bytes are in the file."""
+    """One tensor: safetensors' name of its type ("F16"), shape, and where its bytes are in which file."""
 
     dtype: str
     shape: tuple[int, ...]
     start: int = 0
     end: int = 0
+    file: Path = Path()
 
     @property
     def nbytes(self) -> int:
@@ -78,6 +79,7 @@ class Header:
     metadata: Mapping[str, str] = field(repr=False)
     size: int
     digest: str
+    format: Literal["safetensors", "folder", "pickle"] = "safetensors"
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -117,9 +119,42 @@ def read_header(path: Path) -> Header:
     return Header(Path(path), tensors, metadata, status.st_size, digest)
 
 
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer")
+
+
+def read_folder(path: Path) -> Header:
+    """A folder in diffusers' layout as one header: names begin with their part ("unet.conv_in.weight"), and each part's
+    config.json is the metadata `easel.<part>`. Raises NotFound where no part has weights, and what read_header does."""
+    tensors: dict[str, TensorInfo] = {}
+    metadata: dict[str, str] = {}
+    digest, size = hashlib.sha256(), 0
+    for part in PARTS:
+        for file in _weights_of(path / part):
+            header = read_header(file)
+            tensors |= {f"{part}.{name}": info for name, info in header.tensors.items()}
+            digest.update(header.digest.encode())
+            size += header.size
+        config = path / part / "config.json"
+        if config.is_file():
+            metadata[f"easel.{part}"] = config.read_text(encoding="utf-8")
+            digest.update(metadata[f"easel.{part}"].encode())
+    if not tensors:
+        raise NotFound(
+            what="weights in folder", name=path, remedy=f"Expected .safetensors files in {', '.join(PARTS)}."
+        )
+    return Header(path, tensors, metadata, size, digest.hexdigest()[:24], "folder")
+
+
 def is_pickle(first: bytes) -> bool:
     """By the first bytes of a file: torch's zip, torch's old tar, or a bare pickle (protocol 2 to 5)."""
     return first[:4] == b"PK\x03\x04" or first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def _weights_of(folder: Path) -> list[Path]:
+    """The weights of one part: its plain file or that file's shards; a variant ("fp16") where there is no other."""
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    plain = [f for f in files if f.name.count(".") == 1]
+    return plain or files[:1]
 
 
 def _header_length(path: Path, first: bytes, size: int) -> int:
@@ -161,7 +196,7 @@ def _tensor_info(path: Path, name: str, value: Any, data: int) -> TensorInfo:
         dtype, shape, (start, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
         good = all(type(n) is int and n >= 0 for n in (*shape, start, end)) and start <= end
         if good and dtype in ITEM_SIZE and math.prod(shape) * ITEM_SIZE[dtype] == end - start:
-            return TensorInfo(dtype, shape, data + start, data + end)
+            return TensorInfo(dtype, shape, data + start, data + end, path)
     except (KeyError, TypeError, ValueError):
         pass
     raise NotSafetensors(path=path, reason=f"its header describes the tensor '{name[:80]}' wrongly")

@@ -141,7 +141,7 @@ def _pickle_header(path: Path) -> Header:
 
 
 def _unpickle(path: Path) -> dict[str, Tensor]:
-    """Tensors by dotted name, whatever dictionaries the file nests them in. An outer "state_dict" is not in the names."""
+    """Tensors by dotted name, however the file nests them. An outer "state_dict" is not part of the names."""
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

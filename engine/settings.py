@@ -1,0 +1,64 @@
+"""Settings from TOML, JSON or a form, checked by a pydantic model: an unknown key is refused with the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from engine.errors import InvalidSetting, NotFound, UnknownSetting
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def checked(model: type[Settings], data: dict[str, Any], where: str) -> Settings:
+    """`data` as an instance of `model`; `where` names its source in errors. Raises UnknownSetting or InvalidSetting."""
+    _refuse_unknown(model, data, where)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or model.__name__
+        raise InvalidSetting(where=where, name=name, value=first.get("input"), reason=_reason(first["msg"])) from error
+
+
+def read_toml(model: type[Settings], path: Path) -> Settings:
+    """A TOML file as settings. Raises NotFound, InvalidSetting for what is no TOML, and what `checked` raises."""
+    try:
+        data = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise NotFound(what="settings file", name=str(path), remedy="Check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(
+            where=path.name, name="TOML", value=str(path), reason=f"it can't be read: {error}"
+        ) from error
+    return checked(model, data, path.name)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The known name most like `name`."""
+    return max(known, key=lambda other: difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio(), default="")
+
+
+def _refuse_unknown(model: type[BaseModel], data: dict[str, Any], where: str, prefix: str = "") -> None:
+    fields = {(field.alias or name): field for name, field in model.model_fields.items()}
+    for name, value in data.items():
+        if name not in fields:
+            raise UnknownSetting(name=prefix + name, where=where, nearest=prefix + nearest(name, list(fields)))
+        inner = _model_of(fields[name].annotation)
+        if inner and isinstance(value, dict):
+            _refuse_unknown(inner, value, where, f"{prefix}{name}.")
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _reason(message: str) -> str:
+    return message[:1].lower() + message[1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,7 +28,8 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        return self in (JobState.done, JobState.failed, JobState.cancelled)
+        """Nothing more happens by itself: what can resume is queued again as it is interrupted, in one step."""
+        return self in (JobState.done, JobState.failed, JobState.cancelled, JobState.interrupted)
 
 
 class Priority(IntEnum):
@@ -37,6 +38,10 @@ class Priority(IntEnum):
     interactive = 0  # a person waits
     batch = 1
     train = 2
+
+
+class Paused(BaseException):
+    """Unwinds a resumable job that was paused, or that a stopping studio puts back. Clean up, don't catch it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class JobSpec:
     user: str = ""
     client_id: str = ""  # the websocket client of ComfyUI's API that hears the events
     id: str = ""  # given by the store when empty
+    resumable: bool = False  # its kind's; `submit` fills it in
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,13 @@ class Job:
     progress: Progress = field(default_factory=Progress)
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None  # {"code", "en", "zh", "traceback"}
+    resumable: bool = False
+    wish: str = ""  # what a person asked of a held job and the worker has not done yet: "cancel", "pause" or "resume"
+    held: bool = False  # the worker has it: running, or paused inside its checkpoint()
+    host: str = ""  # id of the job inside whose checkpoint() it runs
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 class JobContext(Protocol):
@@ -85,11 +98,23 @@ class JobContext(Protocol):
     models: ModelManager
     progress: ProgressSink
     kept: dict[type, Any]  # one per worker: what jobs leave for later ones, by class (the graph's registry and caches)
+    client_id: str
+    attempt: int  # 1 at the first start; more after a crash
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the job should stop: a cheap flag for inner loops. `progress` and `checkpoint` raise it."""
+        ...
 
     def checkpoint(self, save: Callable[[], None] | None = None) -> None:
         """Called between steps: cancels (raises errors.Cancelled), pauses, or runs waiting interactive jobs inside the
         call. `save` writes the work's state; it is called before a pause or before another job is let in when the last
-        save is older than some minutes."""
+        save is older than some minutes. A pause may also unwind the job (types.Paused) to make room for another: it is
+        started again when resumed, and goes on from what `save` wrote."""
+        ...
+
+    def saved(self) -> None:
+        """The work has just written its state by itself: `checkpoint` need not do so soon."""
         ...
 
     def preview(self, image: Image, **info: Any) -> None:

@@ -1,0 +1,532 @@
+"""The job store: every job, its state and its history, in one SQLite file that many threads and processes may use.
+
+WAL with synchronous=NORMAL: what was written survives any kill of our processes, though the last moments may be lost in
+a power cut. It knows no processes: what a person asks of a job that the worker holds is kept as a *wish* until the
+supervisor reports that it was done. Every change of state is an event with a sequence number, so that two browsers and
+the command line see the same.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import DiskFull
+from engine.jobs.errors import (
+    CannotMove,
+    CannotPause,
+    DuplicateJob,
+    StoreBroken,
+    StoreTooNew,
+    StudioStopped,
+    TooManyAttempts,
+    UnknownJob,
+    WrongState,
+)
+from engine.jobs.types import Job, JobSpec, JobState, Priority
+from engine.progress import Progress
+
+# One script per schema version, in order; never changed once released, only added to.
+_SCHEMA = (
+    """
+    CREATE TABLE jobs (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        settings TEXT NOT NULL,
+        state TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        position REAL NOT NULL,
+        title TEXT NOT NULL,
+        user TEXT NOT NULL,
+        client_id TEXT NOT NULL,
+        resumable INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        created REAL NOT NULL,
+        started REAL,
+        finished REAL,
+        progress TEXT NOT NULL DEFAULT '{}',
+        result TEXT,
+        error TEXT,
+        wish TEXT NOT NULL DEFAULT '',
+        held INTEGER NOT NULL DEFAULT 0,
+        host TEXT NOT NULL DEFAULT ''
+    );
+    CREATE INDEX jobs_in_line ON jobs (state, priority, position, seq);
+    CREATE INDEX jobs_held ON jobs (held) WHERE held;
+    CREATE TABLE job_events (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        time REAL NOT NULL,
+        job TEXT NOT NULL,
+        event TEXT NOT NULL,
+        data TEXT NOT NULL
+    );
+    """,
+)
+_EVENTS_KEPT = 50_000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """`event` is the state that was entered, or "wish", "moved", "deleted"."""
+
+    seq: int
+    time: float
+    job_id: str
+    event: str
+    data: dict[str, Any]
+
+
+class JobStore:
+    """All methods may be called from any thread. Errors: engine/jobs/errors.py, DiskFull.
+
+    A job that was running when its worker died is started at most `max_attempts` times, where an attempt that lasted
+    `forgive_after` seconds or longer does not count: that is no crash loop.
+    """
+
+    def __init__(self, path: Path, *, max_attempts: int = 2, forgive_after: float = 600.0) -> None:
+        self.path = Path(path)
+        self._max_attempts = max_attempts
+        self._forgive_after = forgive_after
+        self._lock = threading.RLock()
+        self._listeners: list[Callable[[], None]] = []
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = self._open()
+
+    # ---- asking ----
+
+    def get(self, job_id: str) -> Job:
+        return self._one(self._rows("SELECT * FROM jobs WHERE id = ?", (job_id,)), job_id)
+
+    def list(
+        self,
+        states: Collection[str] | None = None,
+        kinds: Collection[str] | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        newest_first: bool = True,
+    ) -> list[Job]:
+        """By time of creation. What runs next is `in_line`."""
+        where, values = _where(state=states, kind=kinds)
+        order = "DESC" if newest_first else "ASC"
+        query = f"SELECT * FROM jobs {where} ORDER BY seq {order} LIMIT ? OFFSET ?"
+        return [_job(row) for row in self._rows(query, (*values, limit, offset))]
+
+    def count(self, states: Collection[str] | None = None, kinds: Collection[str] | None = None) -> int:
+        where, values = _where(state=states, kind=kinds)
+        return self._rows(f"SELECT count(*) FROM jobs {where}", values)[0][0]
+
+    def in_line(self, kinds: Collection[str] | None = None, limit: int = 1000) -> list[Job]:
+        """Queued jobs in the order in which they will run."""
+        where, values = _where(state=[JobState.queued], kind=kinds)
+        query = f"SELECT * FROM jobs {where} ORDER BY priority, position, seq LIMIT ?"
+        return [_job(row) for row in self._rows(query, (*values, limit))]
+
+    def next_job(self, kinds: Collection[str] | None = None, above: int | None = None) -> Job | None:
+        """The first in line; with `above`, only one that is more urgent than this priority."""
+        where, values = _where(state=[JobState.queued], kind=kinds)
+        if above is not None:
+            where, values = f"{where} AND priority < ?", (*values, above)
+        query = f"SELECT * FROM jobs {where} ORDER BY priority, position, seq LIMIT 1"
+        rows = self._rows(query, values)
+        return _job(rows[0]) if rows else None
+
+    def held(self) -> list[Job]:
+        """What the worker has, the outermost first."""
+        return [_job(row) for row in self._rows("SELECT * FROM jobs WHERE held ORDER BY started, seq", ())]
+
+    def events_since(self, seq: int, limit: int = 1000) -> list[JobEvent]:
+        query = "SELECT seq, time, job, event, data FROM job_events WHERE seq > ? ORDER BY seq LIMIT ?"
+        return [JobEvent(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in self._rows(query, (seq, limit))]
+
+    def last_seq(self) -> int:
+        return self._rows("SELECT coalesce(max(seq), 0) FROM job_events", ())[0][0]
+
+    def data_version(self) -> int:
+        """A number that changes when another process (or another JobStore) wrote to the file."""
+        return self._rows("PRAGMA data_version", ())[0][0]
+
+    # ---- what people ask ----
+
+    def submit(self, spec: JobSpec, front: bool = False) -> Job:
+        """Put it in line: last of its priority, or first with `front`. Settings are checked in submit.py."""
+        job_id = spec.id or str(uuid.uuid4())
+        with self._transaction() as db:
+            try:
+                db.execute(
+                    "INSERT INTO jobs (id, kind, settings, state, priority, position, title, user, client_id,"
+                    " resumable, created) VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        job_id,
+                        spec.kind,
+                        _dump(spec.settings),
+                        int(spec.priority),
+                        _end_of_line(db, spec.priority, front),
+                        spec.title,
+                        spec.user,
+                        spec.client_id,
+                        int(spec.resumable),
+                        time.time(),
+                    ),
+                )
+            except sqlite3.IntegrityError:
+                raise DuplicateJob(id=job_id) from None
+            _record(db, job_id, JobState.queued, kind=spec.kind)
+            return _get(db, job_id)
+
+    def cancel(self, job_id: str) -> Job:
+        """At once where no worker has it, else as a wish that the worker follows at its next step."""
+        return self._ask(job_id, "cancel")
+
+    def pause(self, job_id: str) -> Job:
+        """Hold a queued job back, or make a running one stop at its next checkpoint (only kinds that can resume)."""
+        return self._ask(job_id, "pause")
+
+    def resume(self, job_id: str) -> Job:
+        return self._ask(job_id, "resume")
+
+    def retry(self, job_id: str, front: bool = False) -> Job:
+        """Queue a failed, cancelled or interrupted job again, under the same id, so that it finds what it had saved."""
+        with self._transaction() as db:
+            job = _get(db, job_id)
+            if job.state not in (JobState.failed, JobState.cancelled, JobState.interrupted):
+                raise WrongState(id=job_id, state=job.state, action="retried")
+            position = _end_of_line(db, job.priority, front)
+            _change(db, job_id, JobState.queued, attempts=0, position=position, error=None, finished=None, wish="")
+            return _get(db, job_id)
+
+    def move(self, job_id: str, before: str | None = None) -> Job:
+        """Put a queued job before another one of its priority, or last of its priority."""
+        with self._transaction() as db:
+            job = _get(db, job_id)
+            if before is None:
+                position = _end_of_line(db, job.priority)
+            else:
+                other = _get(db, before)
+                together = job.state == other.state == JobState.queued and job.priority == other.priority
+                if not together or job_id == before:
+                    raise CannotMove(id=job_id, before=before)
+                position = _place_before(db, other, job_id)
+            if job.state != JobState.queued:
+                raise WrongState(id=job_id, state=job.state, action="moved")
+            db.execute("UPDATE jobs SET position = ? WHERE id = ?", (position, job_id))
+            _record(db, job_id, "moved")
+            return _get(db, job_id)
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job that has ended. Its pictures and folders stay."""
+        with self._transaction() as db:
+            job = _get(db, job_id)
+            if not job.state.ended:
+                raise WrongState(id=job_id, state=job.state, action="deleted")
+            db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+            _record(db, job_id, "deleted")
+
+    # ---- what the supervisor reports ----
+
+    def start(self, job_id: str, host: str = "") -> Job:
+        with self._transaction() as db:
+            job = _get(db, job_id)
+            if job.state != JobState.queued:
+                raise WrongState(id=job_id, state=job.state, action="started")
+            values = {"attempts": job.attempts + 1, "started": time.time(), "finished": None, "error": None}
+            _change(db, job_id, JobState.running, **values, wish="", held=1, host=host)
+            return _get(db, job_id)
+
+    def finish(self, job_id: str, result: dict[str, Any] | None) -> Job:
+        return self._end(job_id, JobState.done, result=_dump(result or {}), error=None)
+
+    def fail(self, job_id: str, error: dict[str, Any], result: dict[str, Any] | None = None) -> Job:
+        """`result` is what it had so far."""
+        return self._end(job_id, JobState.failed, error=_dump(error), result=_dump(result) if result else None)
+
+    def set_cancelled(self, job_id: str, result: dict[str, Any] | None = None) -> Job:
+        return self._end(job_id, JobState.cancelled, result=_dump(result) if result else None)
+
+    def set_paused(self, job_id: str, held: bool) -> Job:
+        """It stopped at a checkpoint: inside it (held), or unwound, then the next start counts as the same attempt."""
+        with self._transaction() as db:
+            job = _get(db, job_id)
+            if held:
+                _change(db, job_id, JobState.paused, wish=_without(job.wish, "pause"))
+            elif job.wish == "cancel":
+                _let_go(db, job_id, JobState.cancelled, finished=time.time())
+            else:
+                state = JobState.queued if job.wish == "resume" else JobState.paused
+                _let_go(db, job_id, state, attempts=max(0, job.attempts - 1))
+            return _get(db, job_id)
+
+    def set_resumed(self, job_id: str) -> Job:
+        with self._transaction() as db:
+            job = _get(db, job_id)
+            _change(db, job_id, JobState.running, wish=_without(job.wish, "resume"))
+            return _get(db, job_id)
+
+    def put_back(self, job_id: str) -> Job:
+        """It was unwound because the studio stops: queued where it was, and the attempt does not count."""
+        with self._transaction() as db:
+            job = _get(db, job_id)
+            _let_go(db, job_id, JobState.queued, attempts=max(0, job.attempts - 1))
+            return _get(db, job_id)
+
+    def progress(self, job_id: str, progress: Progress) -> None:
+        """No event and no listener: at ten a second this would be most of the log."""
+        with self._transaction(quiet=True) as db:
+            db.execute("UPDATE jobs SET progress = ? WHERE id = ?", (_dump(progress.to_json()), job_id))
+
+    def recover(self) -> list[Job]:
+        """At start, when no other studio has this store: put what was running into a truthful state."""
+        with self._transaction(quiet=True) as db:
+            db.execute("DELETE FROM job_events WHERE seq <= (SELECT max(seq) FROM job_events) - ?", (_EVENTS_KEPT,))
+        return self.interrupt_held(StudioStopped().to_json())
+
+    def interrupt_held(self, error: dict[str, Any], counts: bool = True) -> list[Job]:
+        """The worker is gone: settle every job that it held. Returns them.
+
+        The innermost one is to blame: it goes behind the queued ones of its priority, or fails after too many attempts;
+        the jobs around it keep their place. What can't resume is left interrupted. `counts=False`: it was no crash.
+        """
+        with self._transaction() as db:
+            jobs = [_job(row) for row in db.execute("SELECT * FROM jobs WHERE held ORDER BY seq")]
+            hosts = {job.host for job in jobs}
+            for job in jobs:
+                self._settle(db, job, error, to_blame=counts and job.id not in hosts)
+            return [_get(db, job.id) for job in jobs]
+
+    # ---- being told ----
+
+    def on_change(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call it after every change made through this object, in the changing thread. Returns what unsubscribes."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # ---- private ----
+
+    def _ask(self, job_id: str, wish: str) -> Job:
+        with self._transaction() as db:
+            job = _get(db, job_id)
+            if job.state.ended:
+                raise WrongState(id=job_id, state=job.state, action={"cancel": "cancelled"}.get(wish, f"{wish}d"))
+            if job.held:
+                if wish == "pause" and not job.resumable:
+                    raise CannotPause(id=job_id, kind=job.kind)
+                done_already = not job.wish and (job.state, wish) in _ALREADY
+                if job.wish not in (wish, "cancel") and not done_already:
+                    db.execute("UPDATE jobs SET wish = ? WHERE id = ?", (wish, job_id))
+                    _record(db, job_id, "wish", wish=wish)
+            elif wish == "cancel":
+                _let_go(db, job_id, JobState.cancelled, finished=time.time())
+            elif wish == "pause" and job.state == JobState.queued:
+                _change(db, job_id, JobState.paused)
+            elif wish == "resume" and job.state == JobState.paused:
+                _change(db, job_id, JobState.queued)
+            return _get(db, job_id)
+
+    def _end(self, job_id: str, state: JobState, **values: Any) -> Job:
+        with self._transaction() as db:
+            _let_go(db, job_id, state, finished=time.time(), **values)
+            return _get(db, job_id)
+
+    def _settle(self, db: sqlite3.Connection, job: Job, error: dict[str, Any], to_blame: bool) -> None:
+        now = time.time()
+        if job.wish == "cancel":
+            return _let_go(db, job.id, JobState.cancelled, finished=now)
+        paused = job.state == JobState.paused and job.wish != "resume"
+        if paused or (job.wish == "pause" and job.resumable):
+            return _let_go(db, job.id, JobState.paused, attempts=max(0, job.attempts - 1))
+        if not job.resumable:
+            return _let_go(db, job.id, JobState.interrupted, finished=now, error=_dump(error))
+        attempts = job.attempts if to_blame and job.state == JobState.running else max(0, job.attempts - 1)
+        if now - (job.started or now) >= self._forgive_after:
+            attempts = 0
+        if to_blame and attempts >= self._max_attempts:
+            final = TooManyAttempts(attempts=attempts, reason=error["en"]).to_json()
+            return _let_go(
+                db,
+                job.id,
+                JobState.failed,
+                finished=now,
+                error=_dump({**final, "traceback": error.get("traceback", "")}),
+            )
+        _let_go(db, job.id, JobState.interrupted, error=_dump(error))
+        position = _end_of_line(db, job.priority) if to_blame else job.position
+        _change(db, job.id, JobState.queued, attempts=attempts, position=position)
+
+    def _rows(self, query: str, values: tuple[Any, ...]) -> list[sqlite3.Row]:
+        with self._lock, self._translated():
+            return self._db.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self, quiet: bool = False) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        if not quiet:
+            for listener in tuple(self._listeners):
+                listener()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if "full" in str(error):
+                raise DiskFull(path=self.path, need=str(error)) from error
+            raise StoreBroken(path=self.path, reason=str(error)) from error
+
+    def _open(self) -> sqlite3.Connection:
+        with self._translated():
+            db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+            db.row_factory = sqlite3.Row
+            _use_wal(db)
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                self._migrate(db)
+                db.execute("COMMIT")
+            except BaseException:
+                db.execute("ROLLBACK")
+                db.close()
+                raise
+            return db
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        """Other parts of the studio may keep their tables in the same file: each has its own version."""
+        db.execute("CREATE TABLE IF NOT EXISTS schema_versions (part TEXT PRIMARY KEY, version INTEGER NOT NULL)")
+        row = db.execute("SELECT version FROM schema_versions WHERE part = 'jobs'").fetchone()
+        found = row[0] if row else 0
+        if found > len(_SCHEMA):
+            raise StoreTooNew(path=self.path, found=found, known=len(_SCHEMA))
+        for script in _SCHEMA[found:]:
+            for statement in script.split(";"):
+                db.execute(statement)
+        db.execute("INSERT OR REPLACE INTO schema_versions VALUES ('jobs', ?)", (len(_SCHEMA),))
+
+    @staticmethod
+    def _one(rows: list[sqlite3.Row], job_id: str) -> Job:
+        if not rows:
+            raise UnknownJob(id=job_id)
+        return _job(rows[0])
+
+
+_ALREADY = ((JobState.paused, "pause"), (JobState.running, "resume"))
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """The switch needs the file alone for a moment, and SQLite's busy timeout does not cover it."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _where(**conditions: Collection[str] | None) -> tuple[str, tuple[str, ...]]:
+    parts, values = ["TRUE"], ()
+    for column, allowed in conditions.items():
+        if allowed is not None:
+            parts.append(f"{column} IN ({', '.join('?' * len(allowed))})")
+            values += tuple(str(value) for value in allowed)
+    return "WHERE " + " AND ".join(parts), values
+
+
+def _get(db: sqlite3.Connection, job_id: str) -> Job:
+    return JobStore._one(db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchall(), job_id)
+
+
+def _change(db: sqlite3.Connection, job_id: str, state: JobState, **values: Any) -> None:
+    columns = ", ".join(f"{name} = ?" for name in ("state", *values))
+    db.execute(f"UPDATE jobs SET {columns} WHERE id = ?", (str(state), *values.values(), job_id))
+    data = {"error": json.loads(values["error"])} if values.get("error") else {}
+    _record(db, job_id, state, **data)
+
+
+def _let_go(db: sqlite3.Connection, job_id: str, state: JobState, **values: Any) -> None:
+    _change(db, job_id, state, wish="", held=0, host="", **values)
+
+
+def _record(db: sqlite3.Connection, job_id: str, event: str, **data: Any) -> None:
+    db.execute(
+        "INSERT INTO job_events (time, job, event, data) VALUES (?, ?, ?, ?)",
+        (time.time(), job_id, str(event), _dump(data)),
+    )
+
+
+def _end_of_line(db: sqlite3.Connection, priority: int, front: bool = False) -> float:
+    edge, step = ("min", -1) if front else ("max", 1)
+    query = f"SELECT {edge}(position) FROM jobs WHERE state = 'queued' AND priority = ?"
+    found = db.execute(query, (int(priority),)).fetchone()[0]
+    return 0.0 if found is None else found + step
+
+
+def _place_before(db: sqlite3.Connection, other: Job, moving: str) -> float:
+    """A position between `other` and the one before it; renumbers the line when doubles have no room left there."""
+    line = db.execute(
+        "SELECT id, position FROM jobs WHERE state = 'queued' AND priority = ? AND id <> ? ORDER BY position, seq",
+        (int(other.priority), moving),
+    ).fetchall()
+    place = [row["id"] for row in line].index(other.id)
+    low = line[place - 1]["position"] if place else line[0]["position"] - 2
+    high = line[place]["position"]
+    if high - low > 1e-6:
+        return (low + high) / 2
+    for number, row in enumerate(line):
+        db.execute("UPDATE jobs SET position = ? WHERE id = ?", (float(number), row["id"]))
+    return place - 0.5
+
+
+def _without(wish: str, done: str) -> str:
+    return "" if wish == done else wish
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _job(row: sqlite3.Row) -> Job:
+    return Job(
+        id=row["id"],
+        kind=row["kind"],
+        settings=json.loads(row["settings"]),
+        state=JobState(row["state"]),
+        priority=Priority(row["priority"]),
+        position=row["position"],
+        title=row["title"],
+        user=row["user"],
+        client_id=row["client_id"],
+        attempts=row["attempts"],
+        created=row["created"],
+        started=row["started"],
+        finished=row["finished"],
+        progress=Progress(**json.loads(row["progress"])),
+        result=json.loads(row["result"]) if row["result"] else None,
+        error=json.loads(row["error"]) if row["error"] else None,
+        resumable=bool(row["resumable"]),
+        wish=row["wish"],
+        held=bool(row["held"]),
+        host=row["host"],
+    )

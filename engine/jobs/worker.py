@@ -1,0 +1,403 @@
+"""The worker process: owns one device and runs jobs, one inside another's checkpoint when somebody waits.
+
+Three threads: the *reader* takes messages of the server and only sets flags, so that a cancel arrives at once; the
+*control* thread answers requests and flushes progress while the *main* thread is busy with a long node; the main thread
+runs jobs. It ends by itself when its server is gone. It imports no torch: the studio's `setup` function does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import io
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import Cancelled, describe
+from engine.jobs.errors import RemoteError, UnknownRequest, from_json
+from engine.jobs.pipe import Pipe
+from engine.jobs.types import JobSpec, Paused
+from engine.progress import EtaClock, Progress
+from engine.settings import checked
+from engine.workspace import Workspace
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_PROGRESS_EVERY = 0.1  # seconds between two progress messages of a job
+_BEAT_EVERY = 2.0
+_NOTHING_WAITS = 1 << 30
+_log = logging.getLogger("easel.worker")
+
+
+class WorkerHandle:
+    """What the `setup` function of the studio gets, and where it leaves what jobs use."""
+
+    def __init__(self, workspace: Workspace, device: str, pipe: Pipe) -> None:
+        self.workspace = workspace
+        self.device = device
+        self.models: Any = None  # the ModelManager
+        self.kept: dict[type, Any] = {}  # what jobs leave for later ones
+        self.handlers: dict[str, Callable[[Any], Any]] = {"stacks": lambda _: _stacks()}
+        # Entered around every job that runs inside another, to keep random states and modes of the outer one.
+        self.around_nested: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+        self._pipe = pipe
+
+    def phase(self, text: str) -> None:
+        """Say what the worker does while it is not ready yet ("importing torch")."""
+        self._pipe.send({"t": "phase", "text": text})
+
+    def emit(self, event: str, **data: Any) -> None:
+        """An event that belongs to no job."""
+        self._pipe.send({"t": "event", "job": "", "event": event, "data": data})
+
+
+class RunningJob:
+    """The JobContext of one running job."""
+
+    def __init__(self, worker: Worker, job: dict[str, Any], host: RunningJob | None) -> None:
+        self.job_id: str = job["id"]
+        self.client_id: str = job["client_id"]
+        self.attempt: int = job["attempts"]
+        self.workspace = worker.handle.workspace
+        self.models = worker.handle.models
+        self.kept = worker.handle.kept
+        self.priority: int = job["priority"]
+        self.wish = ""
+        self.flush_queued = False
+        self._worker = worker
+        self._host = host
+        self._clock = EtaClock()
+        self._phase: str | None = None
+        self._sent = 0.0
+        self._pending: Progress | None = None
+        self._lock = threading.Lock()
+        self._saved_at = time.monotonic()
+
+    @property
+    def cancelled(self) -> bool:
+        return self.wish == "cancel"
+
+    def progress(self, step: int, total: int, text: str = "", *, phase: str = "", **metrics: float) -> None:
+        if self.wish == "cancel":
+            raise Cancelled
+        now = time.monotonic()
+        with self._lock:
+            eta = self._clock.update(step, total, phase, now)
+            self._pending = Progress(step, total, phase, text, eta, dict(metrics))
+            due = now - self._sent >= _PROGRESS_EVERY or phase != self._phase or step >= total > 0
+            self._phase = phase
+        if due:
+            self.flush()
+        else:
+            self._worker.flush_later(self)
+
+    def flush(self) -> None:
+        with self._lock:
+            pending, self._pending = self._pending, None
+            if pending is not None:
+                self._sent = time.monotonic()
+                self._worker.pipe.send({"t": "progress", "job": self.job_id, "progress": asdict(pending)})
+
+    def checkpoint(self, save: Callable[[], None] | None = None) -> None:
+        if not self.wish and not self._worker.stopping and self._worker.waiting >= self.priority:
+            return
+        self._steer(save)
+        while self._worker.waiting < self.priority:
+            self._let_in(save, above=self.priority)
+            self._steer(save)
+
+    def saved(self) -> None:
+        self._saved_at = time.monotonic()
+
+    def preview(self, image: Image, **info: Any) -> None:
+        data = io.BytesIO()
+        image.convert("RGB").save(data, "JPEG", quality=85)
+        message = {"t": "preview", "job": self.job_id, "data": {"mime": "image/jpeg", **info}}
+        self._worker.pipe.send(message, data.getvalue())
+
+    def emit(self, event: str, **data: Any) -> None:
+        self._worker.pipe.send({"t": "event", "job": self.job_id, "event": event, "data": data})
+
+    def submit(self, spec: JobSpec) -> str:
+        return self._worker.ask({"t": "submit", "spec": asdict(spec)})["id"]
+
+    def _steer(self, save: Callable[[], None] | None) -> None:
+        """Do what is wished: cancel, pause, stop. Returns when the job is to go on."""
+        if self.wish == "cancel":
+            raise Cancelled
+        if self._worker.stopping or (self.wish == "pause" and self._host):
+            self._save(save)
+            raise Paused
+        if self.wish == "pause":
+            self._save(save)
+            self._worker.pipe.send({"t": "paused", "job": self.job_id})
+            self._stay_paused()
+        self._worker.forget_resume(self)
+
+    def _stay_paused(self) -> None:
+        """Only the outermost job stays in here; it makes room when a job that is no more urgent than it is in line."""
+        while self.wish != "resume":
+            if self.wish == "cancel":
+                raise Cancelled
+            if self._worker.stopping or self.priority <= self._worker.waiting < _NOTHING_WAITS:
+                raise Paused
+            if self._worker.waiting < self.priority:
+                self._let_in(None, above=self.priority)
+            else:
+                self._worker.wait_for_news(
+                    lambda: (
+                        self.wish in ("resume", "cancel")
+                        or self._worker.stopping
+                        or self._worker.waiting != _NOTHING_WAITS
+                    )
+                )
+
+    def _let_in(self, save: Callable[[], None] | None, above: int) -> None:
+        if save and time.monotonic() - self._saved_at >= self._worker.save_every:
+            self._save(save)
+        job = self._worker.take(above=above, host=self.job_id)
+        if job is not None:
+            with self._worker.handle.around_nested():
+                self._worker.run(job, host=self)
+
+    def _save(self, save: Callable[[], None] | None) -> None:
+        if save:
+            save()
+            self._saved_at = time.monotonic()
+
+
+class Worker:
+    def __init__(self, pipe: Pipe, config: dict[str, Any]) -> None:
+        self.pipe = pipe
+        self.save_every: float = config["save_every"]
+        self.waiting = _NOTHING_WAITS  # the most urgent priority in line, as far as the server has said
+        self.stopping = False
+        self._kinds: dict[str, dict[str, Any]] = config["kinds"]
+        self._running: dict[str, RunningJob] = {}
+        self._news = threading.Condition()
+        self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._control: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._wishes: dict[str, str] = {}
+        self._asking = threading.Lock()
+        extra = {name: tuple(map(Path, paths)) for name, paths in config["extra"].items()}
+        output = Path(config["output"]) if config["output"] else None
+        self.handle = WorkerHandle(Workspace(Path(config["workspace"]), extra, output), config["device"], pipe)
+        self._setup: str = config["setup"]
+
+    def main(self) -> int:
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
+        try:
+            if self._setup:
+                _load(self._setup)(self.handle)
+        except Exception as error:
+            self.pipe.send({"t": "setup_failed", "error": _error(error)})
+            return 3
+        threading.Thread(target=self._answer, name="control", daemon=True).start()
+        self.pipe.send({"t": "ready", "pid": os.getpid()})
+        while not self.stopping:
+            job = self.take(above=None, host="")
+            if job is not None:
+                self.run(job, host=None)
+        return 0
+
+    # ---- running jobs (main thread) ----
+
+    def take(self, above: int | None, host: str) -> dict[str, Any] | None:
+        """The next job from the server. With `above` None it waits for one; else only a more urgent one, or None."""
+        self.waiting = _NOTHING_WAITS
+        return self.ask({"t": "take", "above": above, "host": host})["job"]
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Ask the server something and wait; one question at a time, so that answers need no number."""
+        with self._asking:
+            self.pipe.send(message)
+            answer = self._answers.get()
+        if answer.get("error"):
+            raise from_json(answer["error"])
+        return answer
+
+    def run(self, job: dict[str, Any], host: RunningJob | None) -> None:
+        """The job boundary: whatever happens in there becomes a message."""
+        context = RunningJob(self, job, host)
+        with self._news:
+            self._running[job["id"]] = context
+            context.wish = self._wishes.pop(job["id"], "")
+        ended: dict[str, Any] = {"job": job["id"]}
+        try:
+            kind = self._kinds[job["kind"]]
+            settings = checked(_load(kind["settings"]), job["settings"], job["kind"])
+            result = _load(kind["run"])(context, settings)
+            ended |= {"t": "done", "result": result}
+        except Cancelled as error:
+            ended |= {"t": "cancelled", "result": getattr(error, "result", None)}
+        except Paused:
+            ended |= {"t": "unwound", "stopping": self.stopping}
+        except BaseException as error:
+            ended |= {"t": "failed", "error": _error(error), "result": getattr(error, "result", None)}
+            _log.error("job %s (%s) failed\n%s", job["id"], job["kind"], ended["error"]["traceback"])
+        context.flush()
+        with self._news:
+            del self._running[job["id"]]
+        try:
+            self.pipe.send(ended)
+        except (TypeError, ValueError) as error:
+            error = ended.get("error") or _error(error)
+            self.pipe.send({"t": "failed", "job": job["id"], "error": error, "result": None})
+
+    def wait_for_news(self, arrived: Callable[[], bool]) -> None:
+        with self._news:
+            self._news.wait_for(arrived)
+
+    def forget_resume(self, context: RunningJob) -> None:
+        with self._news:
+            if context.wish != "resume":
+                return
+            context.wish = ""
+        self.pipe.send({"t": "resumed", "job": context.job_id})
+
+    def flush_later(self, context: RunningJob) -> None:
+        """Progress that came too soon after the last is sent by the control thread if nothing newer comes."""
+        if not context.flush_queued:
+            context.flush_queued = True
+            self._control.put(("flush", context))
+
+    # ---- the other threads ----
+
+    def _read(self) -> None:
+        while True:
+            try:
+                self._take_message(self.pipe.receive()[0])
+            except (EOFError, OSError, ValueError):
+                _die()
+
+    def _take_message(self, message: dict[str, Any]) -> None:
+        kind = message["t"]
+        if kind == "request":
+            self._control.put(("request", message))
+        elif kind == "answer":
+            self._answers.put(message)
+        else:
+            with self._news:
+                if kind == "waiting":
+                    self.waiting = message["priority"]
+                elif kind == "wish" and message["job"] in self._running:
+                    self._running[message["job"]].wish = message["wish"]
+                elif kind == "wish":  # sent after the job, which the main thread has not picked up yet
+                    self._wishes[message["job"]] = message["wish"]
+                elif kind == "stop":
+                    self.stopping = True
+                self._news.notify_all()
+
+    def _answer(self) -> None:
+        unflushed: list[RunningJob] = []
+        due: float | None = None
+        while True:
+            try:
+                what, item = self._control.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                for context in unflushed:
+                    context.flush_queued = False
+                    context.flush()
+                unflushed, due = [], None
+                continue
+            if what == "flush":
+                unflushed.append(item)
+                due = due or time.monotonic() + _PROGRESS_EVERY
+            else:
+                self.pipe.send(self._handle(item))
+
+    def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = {"t": "reply", "id": request["id"]}
+        try:
+            handler = self.handle.handlers.get(request["name"])
+            if handler is None:
+                raise UnknownRequest(name=request["name"], known=", ".join(sorted(self.handle.handlers)))
+            return answer | {"value": handler(request["payload"])}
+        except Exception as error:
+            return answer | {"error": _error(error)}
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(_BEAT_EVERY)
+            with contextlib.suppress(OSError):  # the reader ends the process when the server is gone
+                self.pipe.send({"t": "beat"})
+
+
+def _error(error: BaseException) -> dict[str, Any]:
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, RemoteError):
+        return {**error.to_json(), "traceback": trace}
+    return {**describe(error), "traceback": trace}
+
+
+def _load(path: str) -> Any:
+    """ "package.module:name" imported."""
+    module, _, name = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _stacks() -> str:
+    """Where every thread is now, for the System tab."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    frames = sys._current_frames().items()
+    return "\n".join(f"{names.get(ident, ident)}\n{''.join(traceback.format_stack(frame))}" for ident, frame in frames)
+
+
+def _die() -> None:
+    """The server is gone: end at once, together with what this process started."""
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)
+
+
+def _private_pipe() -> Pipe:
+    """Stdin and stdout as the pipe to the server; what jobs print goes to stderr, which the server keeps as the log."""
+    reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
+    return Pipe(reader, writer)
+
+
+def _be_a_good_victim() -> None:
+    """When memory runs out on Linux, this process is to be killed, not the page."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def main() -> int:
+    pipe = _private_pipe()
+    config, _ = pipe.receive()
+    sys.path[:] = config["sys_path"]
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which stops us properly
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _be_a_good_victim()
+    return Worker(pipe, config).main()
+
+
+if __name__ == "__main__":
+    from engine.jobs import worker  # the module under its own name, so that there is one copy of its classes
+
+    code = worker.main()
+    sys.stderr.flush()
+    os._exit(code)  # threads of libraries are not waited for

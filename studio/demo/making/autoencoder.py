@@ -156,6 +156,14 @@ def make(quick: bool, seed: int = 1) -> AutoencoderKL:
     return vae
 
 
+def tune(vae: AutoencoderKL, quick: bool, seed: int = 2) -> None:
+    """Draws fresh pictures and tunes the decoder on them."""
+    torch.manual_seed(seed)
+    rng = random.Random(20 + seed)
+    tune_decoder(vae, pool(lambda: any_picture(rng), 100 if quick else 5000), steps=10 if quick else 1200)
+    vae.eval()
+
+
 def _fit_first_level(small: AutoencoderKL, vae: AutoencoderKL, pixels: Tensor, steps: int) -> None:
     """Fits the new conv_in and its strided convolution to conv_in of the small encoder on averaged pictures."""
     first, down = vae.encoder.conv_in, vae.encoder.down_blocks[0].downsamplers[0]

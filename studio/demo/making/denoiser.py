@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,13 +40,17 @@ class Lesson:
 
 @dataclass
 class Progress:
-    """Everything a later process needs to go on: weights, their average, optimizer, step."""
+    """Everything a later process needs to go on, but for the optimizer's momentum."""
 
     unet: UNet2DConditionModel
     text: CLIPTextModel
     heads: AttributeHeads
-    average: list[Tensor]
+    average: list[Tensor] = field(default_factory=list)
     step: int = 0
+
+    def __post_init__(self) -> None:
+        """The average starts at the weights."""
+        self.average = self.average or [param.detach().clone() for param in self.params]
 
     @property
     def params(self) -> list[nn.Parameter]:
@@ -84,6 +89,20 @@ def lesson(vae: AutoencoderKL, count: int, seed: int = 3) -> Lesson:
     return Lesson(torch.cat(latents) * SCALING_FACTOR, samples)
 
 
+def make(
+    vae: AutoencoderKL, text: CLIPTextModel, heads: AttributeHeads, tokenizer: CLIPTokenizer, state: Path, quick: bool
+) -> UNet2DConditionModel:
+    """The averaged UNet; the text encoder is trained and averaged with it. Goes on from `state` if it is there."""
+    torch.manual_seed(4)
+    progress = Progress(new_unet(), text, heads)
+    if state.exists():
+        load_progress(progress, state)
+    pictures = lesson(vae, 100 if quick else 16000)
+    train(progress, tokenizer, pictures, steps=10 if quick else 3000, save=partial(save_progress, path=state))
+    use_average(progress)
+    return progress.unet.eval()
+
+
 def train(
     progress: Progress,
     tokenizer: CLIPTokenizer,
@@ -119,10 +138,8 @@ def train(
         _average(progress)
         total += float(errors.detach().mean())
         if progress.step % 100 == 0:
-            print(
-                f"unet {progress.step}/{steps} mse {total / 100:.4f} heads {about.detach():.2f} {time.time() - start:.0f} s",
-                flush=True,
-            )
+            spent, mse, about = time.time() - start, total / 100, float(about.detach())
+            print(f"unet {progress.step}/{steps} mse {mse:.4f} heads {about:.2f} {spent:.0f} s", flush=True)
             total = 0.0
         if progress.step % 200 == 0 or progress.step == steps:
             save(progress)
@@ -145,6 +162,14 @@ def save_progress(progress: Progress, path: Path) -> None:
     modules = {name: getattr(progress, name).state_dict() for name in ("unet", "text", "heads")}
     torch.save({**modules, "average": progress.average, "step": progress.step}, part)
     part.replace(path)
+
+
+def load_progress(progress: Progress, path: Path) -> None:
+    """What save_progress wrote."""
+    state = torch.load(path)
+    for name in ("unet", "text", "heads"):
+        getattr(progress, name).load_state_dict(state[name])
+    progress.average, progress.step = state["average"], state["step"]
 
 
 def use_average(progress: Progress) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 from transformers import CLIPTokenizer
 
@@ -20,7 +21,7 @@ _COMMON = """the of in is it and with at an to for from this that background pla
 style art girl boy cat dog bird fish tree house sun sky night day light dark grey gray brown cyan teal magenta shape
 shapes solo smile smiling face eyes body head logo creature pixel flat cartoon cute big tiny huge little very middle
 center centre side upper lower masterpiece best quality worst low bad blurry text watermark ghost robot colour color
-colorful""".split()
+colorful"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Vocabulary:
 def learn_vocabulary(captions: int = 6000, seed: int = 0) -> Vocabulary:
     """Byte-pair merges by frequency (Sennrich et al. 2016) over captions and some common words."""
     rng = random.Random(seed)
-    counts = Counter(_COMMON * 40)
+    counts = Counter(_COMMON.split() * 40)
     for _ in range(captions):
         counts.update(sample(rng).caption(rng).replace(",", " ").split())
     # Rare words are mostly nonsense ones: learning merges from them would waste the vocabulary.
@@ -48,7 +49,7 @@ def learn_vocabulary(captions: int = 6000, seed: int = 0) -> Vocabulary:
     while len(merges) < _MERGES:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, count in words.items():
-            for pair in zip(word, word[1:], strict=False):
+            for pair in pairwise(word):
                 pairs[pair] += count
         if not pairs:
             break

@@ -1,0 +1,187 @@
+"""Sidecar captions: `a.txt` beside `a.png`, written from the view or taken in. A file is whole or not there at all.
+
+A sidecar that was changed by somebody else since we last read or wrote it is not overwritten unless told so, and two
+pictures that share one sidecar (a.png, a.jpg) are listed, not guessed about.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.dataset.captions import CaptionRules, caption, split_tags
+from engine.dataset.library import Dataset
+from engine.dataset.pictures import content_hash
+from engine.dataset.store import GENERAL, Picture, Reading
+from engine.dataset.view import View
+from engine.errors import InputError
+from engine.progress import ProgressSink, silent
+from engine.workspace import replacing
+
+Suffix = Literal[".txt", ".caption"]
+SIDECAR_SUFFIXES: tuple[Suffix, ...] = (".txt", ".caption")
+MAX_CAPTION = 1 << 20
+RULES = "caption_rules"  # the key of a dataset's rules in its store
+
+
+class SharedSidecar(InputError):
+    en = "{first} and {second} would share the caption file {sidecar}. Rename one of the pictures."
+    zh = "{first} 与 {second} 会共用标注文件 {sidecar}。请重命名其中一张图片。"
+
+
+class SidecarChanged(InputError):
+    en = "{sidecar} was changed outside Easel and was left as it is. Import it first, or export with overwrite."
+    zh = "{sidecar} 在 Easel 之外被修改过，已保持原样。请先导入，或选择覆盖导出。"
+
+
+class CaptionTooLong(InputError):
+    en = "{sidecar} has {size} bytes; captions of more than {limit} are not read."
+    zh = "{sidecar} 大小为 {size} 字节；超过 {limit} 字节的标注不会被读取。"
+
+
+class CaptionNotText(InputError):
+    en = "{sidecar} is not UTF-8 or UTF-16 text. Save it as UTF-8."
+    zh = "{sidecar} 不是 UTF-8 或 UTF-16 文本。请另存为 UTF-8。"
+
+
+@dataclass
+class SidecarReport:
+    """Files written or read, those that were right already, and problems as JSON by file."""
+
+    done: int = 0
+    unchanged: int = 0
+    problems: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def rules_of(dataset: Dataset) -> CaptionRules:
+    return CaptionRules.model_validate(dataset.store.meta(RULES, {}))
+
+
+def set_rules(dataset: Dataset, rules: CaptionRules, title: str = "Caption rules") -> None:
+    """Keep the rules with the dataset, as an edit that can be undone."""
+    dataset.store.change_meta(RULES, rules.model_dump(mode="json", exclude_defaults=True), title)
+
+
+def caption_of(view: View, rules: CaptionRules, picture: Picture) -> str:
+    """What the trainer would read for this picture."""
+    text = view.captions()[view.places([picture.id])[0]] if rules.parts != "tags" else ""
+    return caption(rules, view.tags(picture.id), text)
+
+
+def export_sidecars(
+    dataset: Dataset,
+    view: View,
+    *,
+    pictures: Iterable[Picture] | None = None,
+    suffix: Suffix = ".txt",
+    overwrite: bool = False,
+    progress: ProgressSink = silent,
+) -> SidecarReport:
+    """Write the caption of every picture, or of those given, beside each of its files."""
+    rules, report, files = rules_of(dataset), SidecarReport(), dataset.store.files()
+    chosen = list(view.pictures() if pictures is None else pictures)
+    owner: dict[str, str] = {}
+    for path in (path for picture in view.pictures() for path in picture.paths):
+        owner.setdefault(_sidecar(path, suffix), path)
+    for index, picture in enumerate(chosen):
+        if index % 100 == 0:
+            progress(index, len(chosen), picture.name, phase="export")
+        data = caption_of(view, rules, picture).encode()
+        for path in picture.paths:
+            name = _sidecar(path, suffix)
+            with _listed(report, name):
+                if owner[name] != path and not _same_caption(view, rules, owner[name], data):
+                    raise SharedSidecar(first=owner[name], second=path, sidecar=name)
+                _write(dataset, files[path].sidecar, path, name, data, overwrite, report)
+    progress(len(chosen), len(chosen), phase="export")
+    return report
+
+
+def import_sidecars(
+    dataset: Dataset,
+    view: View,
+    *,
+    read_as: Literal["tags", "caption"] = "tags",
+    suffixes: Iterable[Suffix] = SIDECAR_SUFFIXES,
+) -> SidecarReport:
+    """Take in the sidecars that lie beside the pictures: as a reading of tags, or as caption versions (one edit).
+
+    The trigger word of the dataset's rules is left out of what is read: the rules put it there.
+    """
+    report, readings, texts = SidecarReport(), {}, {}
+    trigger = rules_of(dataset).trigger_word
+    for picture in view.pictures():
+        for path in picture.paths:
+            name = next((n for s in suffixes if (dataset.root / (n := _sidecar(path, s))).is_file()), None)
+            if name is None:
+                continue
+            with _listed(report, name):
+                text, digest = read_caption(dataset.root / name)
+                dataset.store.set_sidecar(path, digest)
+                tags = [tag for tag in split_tags(text) if tag != trigger]
+                readings[picture.id] = Reading([(tag, view.category(tag) or GENERAL, 1.0) for tag in tags])
+                texts[picture.id] = text.strip()
+                report.done += 1
+    if read_as == "tags" and readings:
+        dataset.store.add_readings(dataset.store.source("sidecar").id, readings)
+    elif texts:
+        dataset.store.write_captions(texts, f"Import {len(texts)} captions", tool="sidecar")
+    return report
+
+
+def read_caption(path: Path) -> tuple[str, str]:
+    """The text of a caption file and the hash of its bytes. Byte order marks are dropped, CRLF becomes LF."""
+    size = path.stat().st_size
+    if size > MAX_CAPTION:
+        raise CaptionTooLong(sidecar=path.name, size=size, limit=MAX_CAPTION)
+    data = path.read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CaptionNotText(sidecar=path.name) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n"), content_hash(data)
+
+
+def _write(
+    dataset: Dataset, known: str | None, path: str, name: str, data: bytes, overwrite: bool, report: SidecarReport
+) -> None:
+    target = dataset.root / name
+    before = target.read_bytes() if target.is_file() else None
+    if before == data:
+        report.unchanged += 1
+    elif before is not None and not overwrite and content_hash(before) != known:
+        raise SidecarChanged(sidecar=name)
+    else:
+        with replacing(target) as file:
+            file.write(data)
+        report.done += 1
+    dataset.store.set_sidecar(path, content_hash(data))
+
+
+def _same_caption(view: View, rules: CaptionRules, path: str, data: bytes) -> bool:
+    other = next(p for p in view.pictures() if path in p.paths)
+    return caption_of(view, rules, other).encode() == data
+
+
+def _sidecar(path: str, suffix: str) -> str:
+    return path.rsplit(".", 1)[0] + suffix
+
+
+class _listed:
+    """An error of ours inside is listed under `name`; the rest goes on."""
+
+    def __init__(self, report: SidecarReport, name: str) -> None:
+        self.report, self.name = report, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, InputError):
+            return False
+        self.report.problems[self.name] = error.to_json()
+        return True

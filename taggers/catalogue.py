@@ -1,0 +1,98 @@
+"""Every kind of tagger we know, and those on disk. Adding one = a file with its TaggerSpec and a line here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import FileError, NotFound
+from engine.workspace import BUNDLED, Workspace, replacing
+from taggers.onnx_header import OnnxHeader, read_onnx_header
+from taggers.spec import TaggerSpec
+from taggers.wd import WD
+
+TAGGERS: tuple[TaggerSpec, ...] = (WD,)
+
+
+class UnknownTagger(FileError):
+    en = "{path} is no tagger of a kind we know ({known}): {reason}. Put its tag list beside it as it was published."
+    zh = "{path} 不是已知类型的标注模型（{known}）：{reason}。请将其发布时附带的标签列表放在同一文件夹。"
+
+
+@dataclass(frozen=True)
+class InstalledTagger:
+    """A tagger on disk. `name` is how it is listed and asked for: its folder, or its file where it lies alone."""
+
+    name: str
+    file: Path
+    own_thresholds: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+    @property
+    def nbytes(self) -> int:
+        """Weights in a file of their own included."""
+        return sum(
+            f.stat().st_size for f in self.folder.iterdir() if f == self.file or f.name.startswith(self.file.name)
+        )
+
+    def header(self) -> OnnxHeader:
+        return read_onnx_header(self.file)
+
+    def spec(self) -> TaggerSpec:
+        """Its kind, by the files beside it and the shape of its input. Raises UnknownTagger or NotOnnx."""
+        header = self.header()
+        for spec in TAGGERS:
+            if spec.recognise(self.folder, header):
+                return spec
+        reason = f"input {header.inputs[0].shape}, files {', '.join(sorted(os.listdir(self.folder))[:8])}"
+        raise UnknownTagger(path=self.name, known=", ".join(spec.title for spec in TAGGERS), reason=reason)
+
+    def thresholds(self) -> dict[str, float]:
+        """By category: the kind's own, with those that the user keeps for this model over them."""
+        return {**self.spec().thresholds, **self._own()}
+
+    def keep_thresholds(self, values: Mapping[str, float]) -> None:
+        """Store the user's thresholds with the model: every dataset tagged with it from now on starts with them."""
+        with replacing(self.own_thresholds, "w") as file:
+            json.dump(dict(values), file, indent=2, sort_keys=True)
+
+    def _own(self) -> dict[str, float]:
+        try:
+            return {str(k): float(v) for k, v in json.loads(self.own_thresholds.read_text("utf-8")).items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise FileError(message=f"{self.own_thresholds} can't be read: {error}. Delete it.") from error
+
+
+def installed(workspace: Workspace) -> list[InstalledTagger]:
+    """Taggers under models/taggers and the bundled one. Nothing but names is read."""
+    found = []
+    for name in workspace.list_models("taggers"):
+        if not name.endswith(".onnx"):
+            continue
+        file = workspace.model_path("taggers", name)
+        short = name.removesuffix("/model.onnx")
+        own = file.parent / "thresholds.json"
+        if file.is_relative_to(BUNDLED):
+            own = workspace.models / "taggers" / f"{short}.thresholds.json"
+        found.append(InstalledTagger(short, file, own))
+    return found
+
+
+def tagger(workspace: Workspace, name: str) -> InstalledTagger:
+    """An installed tagger by its name; its file name will do as well."""
+    known = installed(workspace)
+    for one in known:
+        if name in (one.name, f"{one.name}/model.onnx"):
+            return one
+    listed = ", ".join(one.name for one in known) or "none"
+    raise NotFound(
+        what="tagger", name=name, remedy=f"Installed: {listed}. Put model and tag list into models/taggers/NAME."
+    )

@@ -1,0 +1,61 @@
+"""A picture as a tagger's input: fitted to the model's square, then one float batch in its layout and channel order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from engine.dataset.decoding import open_rgb
+from taggers.spec import Pixels
+
+_RESAMPLE = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
+
+def load(path: Path, pixels: Pixels, size: int) -> np.ndarray:
+    """The file as (size, size, 3) bytes in RGB. Raises PictureError."""
+    return np.asarray(fitted(open_rgb(path, at_least=size), pixels, size))
+
+
+def fitted(image: Image.Image, pixels: Pixels, size: int) -> Image.Image:
+    """An RGB picture on the model's square."""
+    resample = _RESAMPLE[pixels.resample]
+    if pixels.fit == "scale and pad":
+        scale = size / max(image.size)
+        inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image if image.size == inner else image.resize(inner, resample)
+    if pixels.fit != "squash":
+        # padding after resizing shifts the picture by a part of a pixel, so the order is part of the contract
+        image = _squared(image, pixels.pad_colour)
+    return image if image.size == (size, size) else image.resize((size, size), resample)
+
+
+def batch(arrays: Sequence[np.ndarray], pixels: Pixels) -> np.ndarray:
+    """Pictures of `load` as one float32 array, (n, size, size, 3) or (n, 3, size, size)."""
+    values = np.stack(arrays)
+    if pixels.channels == "BGR":
+        values = values[..., ::-1]
+    values = values.astype(np.float32)
+    if pixels.mean is not None and pixels.std is not None:
+        # per channel in the model's own order
+        values /= 255.0
+        values -= np.array(pixels.mean, np.float32)
+        values /= np.array(pixels.std, np.float32)
+    if pixels.layout == "NCHW":
+        values = values.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(values)
+
+
+def _squared(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    side = max(image.size)
+    if image.size == (side, side):
+        return image
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square

@@ -1,0 +1,41 @@
+"""Samplers that put fresh noise on an estimate of the clean latent at every step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from torch import Tensor
+
+from engine.sampling.denoiser import Callback, Denoiser, NoiseSource, Step, silent
+from engine.sampling.samplers.euler import slope
+
+
+def sample_lcm(
+    denoiser: Denoiser, x: Tensor, sigmas: list[float], *, callback: Callback = silent, noise: NoiseSource
+) -> Tensor:
+    """Multistep consistency sampling (https://arxiv.org/abs/2303.01469, algorithm 1; LCM, 2310.04378)."""
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
+        denoised = denoiser(x, sigma)
+        callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
+        x = denoised
+        if sigma_next > 0:
+            x = x + noise(sigma, sigma_next) * sigma_next
+    return x
+
+
+def sample_ddpm(
+    denoiser: Denoiser, x: Tensor, sigmas: list[float], *, callback: Callback = silent, noise: NoiseSource
+) -> Tensor:
+    """DDPM (https://arxiv.org/abs/2006.11239), algorithm 2, for any list of sigmas: its mean and posterior variance."""
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
+        denoised = denoiser(x, sigma)
+        callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
+        abar, abar_next = 1 / (sigma**2 + 1), 1 / (sigma_next**2 + 1)
+        alpha = abar / abar_next
+        eps = slope(x, sigma, denoised)
+        x = (x * math.sqrt(abar) - eps * ((1 - alpha) / math.sqrt(1 - abar))) / math.sqrt(alpha)
+        if sigma_next > 0:
+            x = x + noise(sigma, sigma_next) * math.sqrt((1 - alpha) * (1 - abar_next) / (1 - abar))
+            x = x * math.sqrt(1 + sigma_next**2)
+    return x

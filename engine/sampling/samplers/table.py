@@ -1,0 +1,61 @@
+"""Every sampler by ComfyUI's name, with the kind of noise it walks on. A new sampler is a function and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from engine.sampling.samplers import dpmpp, euler, multistep, stochastic, uni_pc
+from engine.sampling.schedule import DiscreteSchedule
+
+
+def _nothing(schedule: DiscreteSchedule) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A `sample_*` function, the noise it adds, and options that follow from the model's schedule."""
+
+    function: Callable[..., Tensor]
+    noise: Literal["step", "brownian"] = "step"
+    options: Callable[[DiscreteSchedule], Mapping[str, Any]] = _nothing
+
+
+_2m_sde = Sampler(dpmpp.sample_dpmpp_2m_sde, "brownian")
+_2m_sde_heun = Sampler(dpmpp.sample_dpmpp_2m_sde_heun, "brownian")
+_3m_sde = Sampler(dpmpp.sample_dpmpp_3m_sde, "brownian")
+_sde = Sampler(dpmpp.sample_dpmpp_sde, "brownian")
+
+# The *_gpu names drew their noise on the GPU once; here all noise is the CPU's, so that they equal the plain ones.
+SAMPLERS: Mapping[str, Sampler] = {
+    "euler": Sampler(euler.sample_euler),
+    "euler_cfg_pp": Sampler(euler.sample_euler_cfg_pp),
+    "euler_ancestral": Sampler(euler.sample_euler_ancestral),
+    "euler_ancestral_cfg_pp": Sampler(euler.sample_euler_ancestral_cfg_pp),
+    "heun": Sampler(euler.sample_heun),
+    "heunpp2": Sampler(euler.sample_heunpp2),
+    "dpm_2": Sampler(euler.sample_dpm_2),
+    "dpm_2_ancestral": Sampler(euler.sample_dpm_2_ancestral),
+    "lms": Sampler(multistep.sample_lms),
+    "dpmpp_2s_ancestral": Sampler(dpmpp.sample_dpmpp_2s_ancestral),
+    "dpmpp_2s_ancestral_cfg_pp": Sampler(dpmpp.sample_dpmpp_2s_ancestral_cfg_pp),
+    "dpmpp_sde": _sde,
+    "dpmpp_sde_gpu": _sde,
+    "dpmpp_2m": Sampler(dpmpp.sample_dpmpp_2m),
+    "dpmpp_2m_cfg_pp": Sampler(dpmpp.sample_dpmpp_2m_cfg_pp),
+    "dpmpp_2m_sde": _2m_sde,
+    "dpmpp_2m_sde_gpu": _2m_sde,
+    "dpmpp_2m_sde_heun": _2m_sde_heun,
+    "dpmpp_2m_sde_heun_gpu": _2m_sde_heun,
+    "dpmpp_3m_sde": _3m_sde,
+    "dpmpp_3m_sde_gpu": _3m_sde,
+    "ddpm": Sampler(stochastic.sample_ddpm),
+    "lcm": Sampler(stochastic.sample_lcm),
+    "ddim": Sampler(euler.sample_euler),  # without its own noise DDIM is Euler's method in sigma
+    "uni_pc": Sampler(uni_pc.sample_uni_pc),
+    "uni_pc_bh2": Sampler(uni_pc.sample_uni_pc_bh2),
+}

@@ -39,6 +39,7 @@ class NodeType:
     is_async: bool
     module: str
     lazy: frozenset[str] = field(default=frozenset())
+    bind: Callable[[], Callable[..., Any]] | None = None  # makes `call` for one node of a prompt, kept between prompts
 
     @property
     def outputs(self) -> tuple[Out, ...]:

@@ -478,7 +478,8 @@ def _record(db: sqlite3.Connection, job_id: str, event: str, **data: Any) -> Non
 
 def _end_of_line(db: sqlite3.Connection, priority: int, front: bool = False) -> float:
     edge, step = ("min", -1) if front else ("max", 1)
-    query = f"SELECT {edge}(position) FROM jobs WHERE state = 'queued' AND priority = ?"
+    states = "('queued', 'running', 'paused')"  # the last two may come back to the place they had
+    query = f"SELECT {edge}(position) FROM jobs WHERE state IN {states} AND priority = ?"
     found = db.execute(query, (int(priority),)).fetchone()[0]
     return 0.0 if found is None else found + step
 

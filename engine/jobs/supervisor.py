@@ -39,6 +39,7 @@ Subscriber = Callable[[str, str, dict[str, Any]], None]
 
 _POLL = 0.5  # seconds until a change that another process made in the store is seen
 _FEW_FAILURES = 4  # set-ups in a row that may fail before it is given up
+_LIVED_LONG = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -50,7 +51,7 @@ class Supervisor:
     gives a job to reach its next checkpoint.
 
     Subscribers hear `(job_id, event, data)`, in order, in the loop's thread, and must return at once:
-    - "job_state" {"state", "seq", "time", ...}, also "job_wish", "job_moved", "job_deleted": the store's log
+    - "state" {"state", "seq", "time", ...}, also "job_wish", "job_moved", "job_deleted": the store's log
     - "job_progress" {"step", "total", "phase", "text", "eta", "metrics"}
     - "preview" {"image": JPEG bytes, "mime", ...}
     - what jobs emit, by its own name
@@ -251,7 +252,7 @@ class Supervisor:
             if event.event == "wish":
                 self._pass_on_wish(event.job_id)
             known = event.event in JobState.__members__
-            name = "job_state" if known else f"job_{event.event}"
+            name = "state" if known else f"job_{event.event}"
             state = {"state": event.event} if known else {}
             self._publish(event.job_id, name, {**state, "seq": event.seq, "time": event.time, **event.data})
         if events:
@@ -450,6 +451,8 @@ class Supervisor:
         _log.warning("the worker ended: %s", reason)
         error = {**WorkerDied(reason=reason).to_json(), "traceback": self.log.tail()}
         was_ready = self.state == "ready"
+        if was_ready and time.monotonic() - self._started_at > _LIVED_LONG:
+            self._failures = 0
         self._report(partial(self.store.interrupt_held, error))
         self._give_up_or_retry(None if was_ready else self.error or error)
 

@@ -40,7 +40,7 @@ def test_a_resumable_job_goes_on_from_its_state_behind_the_others_of_its_priorit
 
     assert ready.wait(first.id, PATIENCE).result == {"steps": 60}
     assert heard.states(first.id) == ["queued", "running", "interrupted", "queued", "running", "done"]
-    order = [(job, data["state"]) for job, event, data in heard.events if event == "job_state"]
+    order = [(job, data["state"]) for job, event, data in heard.events if event == "state"]
     assert order.index((second.id, "done")) < len(order) - 1 - order[::-1].index((first.id, "running"))
     starts = [line for line in (tmp_path / "first.log").read_text().splitlines() if line.startswith("started")]
     assert starts[0] == "started at 0 attempt 1"

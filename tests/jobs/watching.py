@@ -29,7 +29,7 @@ class Heard:
         return [data for job, name, data in list(self.events) if name == event and job_id in (None, job)]
 
     def states(self, job_id: str) -> list[str]:
-        return [data["state"] for data in self.named("job_state", job_id)]
+        return [data["state"] for data in self.named("state", job_id)]
 
     def wait_for(self, event: str, job_id: str | None = None, count: int = 1) -> list[dict[str, Any]]:
         with self._more:

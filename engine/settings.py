@@ -32,9 +32,8 @@ def read_toml(model: type[Settings], path: Path) -> Settings:
     except FileNotFoundError as error:
         raise NotFound(what="settings file", name=str(path), remedy="Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSetting(
-            where=path.name, name="TOML", value=str(path), reason=f"it can't be read: {error}"
-        ) from error
+        reason = f"it can't be read: {error}"
+        raise InvalidSetting(where=path.name, name="TOML", value=str(path), reason=reason) from error
     return checked(model, data, path.name)
 
 

@@ -1,0 +1,102 @@
+"""The studio's own small API under /studio: status and jobs of every kind. The command line speaks it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from engine.errors import InputError
+from engine.jobs.types import Job, JobState
+from studio.app import App
+from studio.comfy.info import installed_version
+from studio.comfy.requests import json_object
+
+ACTIONS = ("cancel", "pause", "resume", "retry", "delete", "move")
+
+
+class UnknownAction(InputError):
+    en = "A job can't be asked to '{action}'. Known: {known}."
+    zh = "任务不支持操作“{action}”。已知：{known}。"
+
+
+def routes(app: App) -> list[BaseRoute]:
+    def status(request: Request) -> Response:
+        return JSONResponse(studio_status(app))
+
+    async def jobs(request: Request) -> Response:
+        if request.method == "GET":
+            return JSONResponse(await run_in_threadpool(_list, app, request))
+        body = await json_object(request, app.settings.limits.prompt_mb)
+        user = getattr(request.state, "user", "")
+        job = await run_in_threadpool(_submit, app, body, user)
+        return JSONResponse(job_json(job), 201)
+
+    def one_job(request: Request) -> Response:
+        return JSONResponse(job_json(app.jobs.get(request.path_params["job_id"])))
+
+    async def act(request: Request) -> Response:
+        body = await json_object(request)
+        job_id, action = request.path_params["job_id"], request.path_params["action"]
+        job = await run_in_threadpool(_act, app, job_id, action, body)
+        return JSONResponse(job_json(job) if job else {})
+
+    def events(request: Request) -> Response:
+        since = request.query_params.get("since", "0")
+        rows = app.jobs.events_since(int(since) if since.isdigit() else 0)
+        return JSONResponse([dataclasses.asdict(row) for row in rows])
+
+    return [
+        Route("/studio/status", status),
+        Route("/studio/jobs", jobs, methods=["GET", "POST"]),
+        Route("/studio/jobs/{job_id}", one_job),
+        Route("/studio/jobs/{job_id}/{action}", act, methods=["POST"]),
+        Route("/studio/events", events),
+    ]
+
+
+def studio_status(app: App) -> dict[str, Any]:
+    active = [JobState.queued, JobState.running, JobState.paused]
+    return {
+        "pid": os.getpid(),
+        "version": installed_version("easel-studio"),
+        "workspace": str(app.workspace.root),
+        "worker": str(app.supervisor.state),
+        "phase": app.supervisor.phase,
+        "jobs": {str(state): app.jobs.count(states=[state]) for state in active},
+        "seq": app.jobs.last_seq(),
+    }
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    row = dataclasses.asdict(job)
+    return {**row, "state": str(job.state), "priority": int(job.priority)}
+
+
+def _list(app: App, request: Request) -> list[dict[str, Any]]:
+    states = [s for s in request.query_params.get("states", "").split(",") if s]
+    limit = request.query_params.get("limit", "100")
+    rows = app.jobs.list(states=states or None, limit=min(int(limit), 1000) if limit.isdigit() else 100)
+    return [job_json(job) for job in rows]
+
+
+def _submit(app: App, body: dict[str, Any], user: str) -> Job:
+    settings = body.get("settings")
+    title = str(body.get("title", ""))[:200]
+    return app.submit(str(body.get("kind", "")), settings if isinstance(settings, dict) else {}, title=title, user=user)
+
+
+def _act(app: App, job_id: str, action: str, body: dict[str, Any]) -> Job | None:
+    if action not in ACTIONS:
+        raise UnknownAction(action=action[:40], known=", ".join(ACTIONS))
+    if action == "move":
+        return app.jobs.move(job_id, before=body.get("before"))
+    if action == "delete":
+        app.jobs.delete(job_id)
+        return None
+    return getattr(app.jobs, action)(job_id)

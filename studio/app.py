@@ -1,0 +1,54 @@
+"""What the parts of the studio share: handed to the routes and to every tab's `build(app)`. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+
+from engine.errors import Language
+from engine.jobs.submit import submit
+from engine.jobs.types import Job, JobKind
+from studio.gate import language_of
+from tabs.drafts import Drafts
+
+if TYPE_CHECKING:
+    from engine.graph.catalogue import Catalogue
+    from engine.jobs.store import JobStore
+    from engine.jobs.supervisor import Supervisor
+    from engine.workspace import Workspace
+    from studio.access import Access
+    from studio.nodes import NodeList
+    from studio.settings import StudioSettings
+    from tabs.drafts import Drafts
+
+
+@dataclass(frozen=True)
+class App:
+    """One running studio. Tabs and routes keep no state of their own beside it."""
+
+    workspace: Workspace
+    settings: StudioSettings
+    jobs: JobStore
+    supervisor: Supervisor
+    kinds: Mapping[str, JobKind]
+    nodes: NodeList
+    access: Access
+    drafts: Drafts
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Which nodes there are. Raises CatalogueNotReady when even a long wait for the worker does not tell."""
+        return self.nodes.catalogue()
+
+    def submit(self, kind: str, settings: Mapping[str, Any], **spec: Any) -> Job:
+        """Check the settings against the kind's model and queue the job (engine.jobs.submit says what `spec` takes)."""
+        return submit(self.jobs, self.kinds, kind, dict(settings), **spec)
+
+    def language(self, request: Request | None) -> Language:
+        """The language of whoever asks: the studio's setting, or else the browser's wish."""
+        if self.settings.language != "auto":
+            return self.settings.language
+        return language_of(request.headers.get("accept-language", "") if request else "")

@@ -1,0 +1,319 @@
+"""The websocket of ComfyUI's API: status to everybody, a prompt's messages and previews to the client that sent it.
+
+The messages that end a prompt are held back until its job has ended in the store, so that a client that asks for the
+history at once finds it. A client that does not read loses previews first and is then let go; nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import struct
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from engine.errors import EaselError
+from engine.jobs.types import Job, JobState
+from studio.app import App
+from studio.comfy.info import FEATURES
+
+log = logging.getLogger(__name__)
+
+PREVIEW_JPEG = 1
+PREVIEW_WITH_METADATA = 4
+LONGEST_BACKLOG = 64 * 2**20
+COALESCED_SECONDS = 0.05
+_ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
+_KNOWN_JOBS = 2000
+
+
+@dataclass(eq=False)
+class Client:
+    """One open websocket. `outbox` keeps order; a newer preview or progress_state takes an unsent one's place."""
+
+    sid: str
+    socket: WebSocket
+    wants_metadata: bool = False
+    outbox: OrderedDict[Any, str | bytes] = field(default_factory=OrderedDict)
+    size: int = 0
+    filled: asyncio.Event = field(default_factory=asyncio.Event)
+    serial: int = 0
+    gone: bool = False
+
+    def put(self, message: str | bytes, latest: str = "") -> None:
+        self.serial += 1
+        key = latest or self.serial
+        old = self.outbox.get(key)
+        self.outbox[key] = message
+        self.size += len(message) - (len(old) if old is not None else 0)
+        if self.size > LONGEST_BACKLOG:
+            self.gone = True
+        self.filled.set()
+
+    async def pump(self) -> None:
+        while not self.gone:
+            await self.filled.wait()
+            self.filled.clear()
+            while self.outbox and not self.gone:
+                _, message = self.outbox.popitem(last=False)
+                self.size -= len(message)
+                if isinstance(message, bytes):
+                    await self.socket.send_bytes(message)
+                else:
+                    await self.socket.send_text(message)
+        await self.socket.close(1013, "too slow")
+
+
+@dataclass
+class Prompt:
+    """What is known of one running prompt, for the messages about it."""
+
+    job_id: str
+    client_id: str
+    node: str | None = None
+    ended: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+class Sockets:
+    """All clients of one studio. `deliver` may be called from any thread."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._clients: set[Client] = set()
+        self._prompts: OrderedDict[str, Prompt] = OrderedDict()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._status_due = False
+        self._progress_due: set[str] = set()
+        self._progress: dict[str, dict[str, Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        """Called on the server's event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._unsubscribe = self._app.supervisor.subscribe(self.deliver)
+
+    def stop(self) -> None:
+        if self._unsubscribe:
+            self._unsubscribe()
+        for client in self._clients:
+            client.gone = True
+            client.filled.set()
+
+    def deliver(self, job_id: str, event: str, data: dict[str, Any]) -> None:
+        if self._loop and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._on_event, job_id, event, data)
+
+    def queue_changed(self) -> None:
+        """Tell everybody how long the queue is: soon, and once for many changes."""
+        if self._loop and not self._status_due:
+            self._status_due = True
+            self._loop.call_soon_threadsafe(lambda: self._later(self._send_status()))
+
+    async def serve(self, socket: WebSocket) -> None:
+        sid = socket.query_params.get("clientId", "")[:200] or uuid.uuid4().hex
+        await socket.accept()
+        client = Client(sid, socket)
+        client.put(_text("status", {"status": await asyncio.to_thread(queue_info, self._app), "sid": sid}))
+        for prompt in self._prompts.values():
+            if prompt.client_id == sid and prompt.node:  # it comes back in the middle of its own prompt
+                client.put(
+                    _text("executing", {"node": prompt.node, "display_node": prompt.node, "prompt_id": prompt.job_id})
+                )
+        self._clients.add(client)
+        pump = asyncio.create_task(client.pump())
+        try:
+            await self._listen(client, pump)
+        finally:
+            self._clients.discard(client)
+            pump.cancel()
+
+    async def _listen(self, client: Client, pump: asyncio.Task[None]) -> None:
+        first = True
+        while True:
+            reading = asyncio.ensure_future(client.socket.receive())
+            done, _ = await asyncio.wait((reading, pump), return_when=asyncio.FIRST_COMPLETED)
+            if reading not in done:
+                reading.cancel()
+                return
+            message = reading.result()
+            if message["type"] == "websocket.disconnect":
+                return
+            text = message.get("text") or ""
+            if first and len(text) < 100_000:
+                self._greet(client, text)
+            first = False
+
+    def _greet(self, client: Client, text: str) -> None:
+        try:
+            message = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(message, dict) or message.get("type") != "feature_flags":
+            return
+        flags = message.get("data")
+        client.wants_metadata = isinstance(flags, dict) and bool(flags.get("supports_preview_metadata"))
+        limits = {"max_upload_size": self._app.settings.limits.upload_mb * 2**20}
+        client.put(_text("feature_flags", {**FEATURES, **limits}))
+
+    def _on_event(self, job_id: str, event: str, data: dict[str, Any]) -> None:
+        if event == "state":
+            self._on_state(job_id, data)
+            return
+        if event == "preview":
+            self._on_preview(job_id, data)
+            return
+        if not job_id or event.startswith("job_"):
+            return
+        prompt = self._prompt(job_id)
+        if prompt is None:
+            return
+        data = {**data, "prompt_id": job_id}
+        if event in _ENDINGS or (event == "executing" and data.get("node") is None):
+            if event in _ENDINGS:
+                prompt.ended.append((event, data))
+            return
+        if event == "executing":
+            prompt.node = data.get("node")
+        if event == "progress_state":
+            self._send_progress_state(prompt, data)
+            return
+        self._send(prompt.client_id, event, data)
+
+    def _on_state(self, job_id: str, data: dict[str, Any]) -> None:
+        self.queue_changed()
+        state = JobState(data["state"])
+        prompt = self._prompt(job_id) if job_id in self._prompts or state.ended else None
+        if prompt is None:
+            return
+        if not state.ended:
+            prompt.ended.clear()
+            return
+        self._later(self._end(prompt, state))
+
+    async def _end(self, prompt: Prompt, state: JobState) -> None:
+        ended = prompt.ended
+        if not any(event in _ENDINGS for event, _ in ended) and state is not JobState.done:
+            job = await asyncio.to_thread(self._app.jobs.get, prompt.job_id)
+            ended = [*ended, _ending_of(job, prompt)] if job.started else ended
+        for event, data in ended:
+            self._send(prompt.client_id, event, data, broadcast=event == "execution_interrupted")
+        self._send(prompt.client_id, "executing", {"node": None, "prompt_id": prompt.job_id})
+        self._prompts.pop(prompt.job_id, None)
+        self._progress.pop(prompt.job_id, None)
+
+    def _on_preview(self, job_id: str, data: dict[str, Any]) -> None:
+        prompt = self._prompt(job_id)
+        image = data.get("image")
+        if prompt is None or not isinstance(image, bytes):
+            return
+        node = data.get("node_id") or prompt.node
+        about = {
+            "node_id": node,
+            "prompt_id": job_id,
+            "display_node_id": data.get("display_node_id", node),
+            "parent_node_id": data.get("parent_node_id"),
+            "real_node_id": data.get("real_node_id", node),
+            "image_type": "image/jpeg",
+        }
+        plain = struct.pack(">II", PREVIEW_JPEG, 1) + image
+        header = json.dumps(about).encode()
+        rich = struct.pack(">II", PREVIEW_WITH_METADATA, len(header)) + header + image
+        for client in self._clients:
+            if client.sid == prompt.client_id:
+                client.put(rich if client.wants_metadata else plain, latest=f"preview {node}")
+
+    def _send_progress_state(self, prompt: Prompt, data: dict[str, Any]) -> None:
+        """At most 20 a second: each repeats the state of every node."""
+        self._progress[prompt.job_id] = data
+        if prompt.job_id in self._progress_due or self._loop is None:
+            return
+        self._progress_due.add(prompt.job_id)
+
+        def send() -> None:
+            self._progress_due.discard(prompt.job_id)
+            latest = self._progress.pop(prompt.job_id, None)
+            if latest is not None:
+                self._send(prompt.client_id, "progress_state", latest)
+
+        self._loop.call_later(COALESCED_SECONDS, send)
+
+    def _send(self, client_id: str, event: str, data: dict[str, Any], broadcast: bool = False) -> None:
+        if not broadcast and not client_id:
+            return
+        listeners = [client for client in self._clients if broadcast or client.sid == client_id]
+        if listeners:
+            message = _text(event, data)
+            for client in listeners:
+                client.put(message)
+
+    async def _send_status(self) -> None:
+        await asyncio.sleep(0.01)
+        self._status_due = False
+        info = await asyncio.to_thread(queue_info, self._app)
+        self._send("", "status", {"status": info}, broadcast=True)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)  # the event loop itself only keeps a weak reference
+        task.add_done_callback(self._tasks.discard)
+
+    def _prompt(self, job_id: str) -> Prompt | None:
+        """The prompt of a generate job; None for other jobs."""
+        known = self._prompts.get(job_id)
+        if known is None:
+            try:
+                job = self._app.jobs.get(job_id)
+            except EaselError:
+                return None
+            if job.kind != "generate":
+                return None
+            known = self._prompts[job_id] = Prompt(job_id, job.client_id)
+            while len(self._prompts) > _KNOWN_JOBS:
+                self._prompts.popitem(last=False)
+        return known
+
+
+def routes(app: App, sockets: Sockets) -> list[BaseRoute]:
+    async def websocket(socket: WebSocket) -> None:
+        try:
+            await sockets.serve(socket)
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            log.debug("a websocket client left")
+
+    return [WebSocketRoute("/ws", websocket)]
+
+
+def queue_info(app: App) -> dict[str, Any]:
+    """Prompts that are waiting or at work."""
+    active = [JobState.queued, JobState.running, JobState.paused]
+    return {"exec_info": {"queue_remaining": app.jobs.count(states=active, kinds=["generate"])}}
+
+
+def _ending_of(job: Job, prompt: Prompt) -> tuple[str, dict[str, Any]]:
+    """The last message of a prompt whose worker could not send one: it was cancelled, or the worker died."""
+    now = int(time.time() * 1000)
+    about = {"prompt_id": job.id, "node_id": prompt.node or "", "node_type": "", "executed": [], "timestamp": now}
+    if job.state is JobState.cancelled:
+        return "execution_interrupted", about
+    error = job.error or {}
+    return "execution_error", {
+        **about,
+        "exception_message": error.get("en", ""),
+        "exception_type": error.get("code", ""),
+        "traceback": str(error.get("traceback") or "").splitlines(keepends=True),
+        "current_inputs": {},
+        "current_outputs": [],
+    }
+
+
+def _text(event: str, data: dict[str, Any]) -> str:
+    return json.dumps({"type": event, "data": data})

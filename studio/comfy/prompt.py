@@ -1,0 +1,179 @@
+"""Prompts come in: POST /prompt, the queue, interrupting and freeing."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import uuid
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from engine.errors import EaselError
+from engine.graph.validation import Validation, request_error, validate
+from engine.jobs.errors import DuplicateJob, UnknownJob
+from engine.jobs.types import Job, JobState
+from studio.app import App
+from studio.comfy.events import Sockets, queue_info
+from studio.comfy.requests import NotJson, empty, json_body, json_object
+
+log = logging.getLogger(__name__)
+
+KIND = "generate"
+SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")  # some clients send them; they are not for us to keep
+MOST_IN_QUEUE = 10_000
+
+
+def routes(app: App, sockets: Sockets) -> list[BaseRoute]:
+    async def prompt(request: Request) -> Response:
+        if request.method == "GET":
+            return JSONResponse(await run_in_threadpool(queue_info, app))
+        try:
+            body = await json_body(request, app.settings.limits.prompt_mb)
+        except NotJson as error:
+            return _refused(request_error("invalid_json", str(error)))
+        user = getattr(request.state, "user", "")
+        return await run_in_threadpool(_take, app, body, user)
+
+    async def queue(request: Request) -> Response:
+        if request.method == "GET":
+            return JSONResponse(await run_in_threadpool(_queue, app))
+        body = await json_object(request)
+        await run_in_threadpool(_delete_from_queue, app, body)
+        return empty()
+
+    async def interrupt(request: Request) -> Response:
+        body = await json_object(request)
+        await run_in_threadpool(_interrupt, app, body.get("prompt_id"))
+        return empty()
+
+    async def free(request: Request) -> Response:
+        body = await json_object(request)
+        wanted = {name: body.get(name) is True for name in ("unload_models", "free_memory")}
+        with contextlib.suppress(EaselError, TimeoutError):
+            await run_in_threadpool(app.supervisor.request, "free", wanted, 0.5)
+        return empty()
+
+    return [
+        Route("/prompt", prompt, methods=["GET", "POST"]),
+        Route("/queue", queue, methods=["GET", "POST"]),
+        Route("/interrupt", interrupt, methods=["POST"]),
+        Route("/free", free, methods=["POST"]),
+    ]
+
+
+def running(app: App) -> list[Job]:
+    """Prompts that the worker has, whether at work or held at a checkpoint."""
+    return [job for job in app.jobs.held() if job.kind == KIND]
+
+
+def entry(job: Job) -> list[Any]:
+    """[number, id, prompt, extra_data, outputs]: how the API writes a prompt in queue and history."""
+    settings = job.settings
+    return [number_of(job), job.id, settings["prompt"], settings.get("extra_data", {}), settings.get("outputs") or []]
+
+
+def number_of(job: Job) -> int | float:
+    return int(job.position) if job.position == int(job.position) else job.position
+
+
+def _take(app: App, body: Any, user: str) -> Response:
+    if not isinstance(body, dict) or "prompt" not in body:
+        return _refused(request_error("no_prompt", "No prompt provided", "No prompt provided"))
+    wrong = _wrong_fields(body)
+    if wrong:
+        return _refused(wrong)
+    if app.jobs.count(states=[JobState.queued], kinds=[KIND]) >= MOST_IN_QUEUE:
+        return JSONResponse({"error": request_error("queue_full", "The queue is full"), "node_errors": {}}, 429)
+    catalogue = app.nodes.catalogue()
+    found: Validation = validate(
+        body["prompt"], catalogue, app.workspace, body.get("partial_execution_targets"), app.nodes.ask
+    )
+    if found.error:
+        return JSONResponse(found.to_json(), 400)
+    client_id = body.get("client_id") or ""
+    extra = {key: value for key, value in (body.get("extra_data") or {}).items() if key not in SECRETS}
+    if client_id:
+        extra["client_id"] = client_id
+    try:
+        job = app.submit(
+            KIND,
+            {"prompt": found.prompt, "extra_data": extra, "client_id": client_id, "outputs": found.outputs},
+            front=bool(body.get("front")),
+            id=body.get("prompt_id") or str(uuid.uuid4()),
+            user=user,
+            client_id=client_id,
+        )
+    except DuplicateJob as error:
+        return _refused(request_error("invalid_prompt_id", str(error)))
+    number: int | float = number_of(job)
+    if "number" in body:
+        number = float(body["number"])
+        _place(app, job, number)
+    return JSONResponse({"prompt_id": job.id, "number": number, "node_errors": found.node_errors})
+
+
+def _wrong_fields(body: dict[str, Any]) -> dict[str, Any] | None:
+    """What is wrong with the request beside its prompt."""
+    prompt_id, targets = body.get("prompt_id"), body.get("partial_execution_targets")
+    if prompt_id is not None and not _is_uuid(prompt_id):
+        return request_error("invalid_prompt_id", "prompt_id must be a UUID in its canonical, lower-case form")
+    if targets is not None and not (isinstance(targets, list) and all(isinstance(t, str) for t in targets)):
+        return request_error("invalid_request", "partial_execution_targets must be a list of node ids")
+    if not isinstance(body.get("extra_data") or {}, dict):
+        return request_error("invalid_request", "extra_data must be an object")
+    client_id = body.get("client_id")
+    if client_id is not None and (not isinstance(client_id, str) or len(client_id) > 200):
+        return request_error("invalid_request", "client_id must be a string of at most 200 characters")
+    if "number" in body and (isinstance(body["number"], bool) or not isinstance(body["number"], int | float)):
+        return request_error("invalid_request", "number must be a number")
+    return None
+
+
+def _is_uuid(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def _place(app: App, job: Job, number: float) -> None:
+    """Before the first waiting prompt with a larger number."""
+    for other in app.jobs.in_line(kinds=[KIND]):
+        if other.id != job.id and other.priority == job.priority and other.position > number:
+            with contextlib.suppress(EaselError):  # it started meanwhile
+                app.jobs.move(job.id, before=other.id)
+            return
+
+
+def _queue(app: App) -> dict[str, Any]:
+    return {
+        "queue_running": [entry(job) for job in running(app)],
+        "queue_pending": [entry(job) for job in app.jobs.in_line(kinds=[KIND], limit=MOST_IN_QUEUE)],
+    }
+
+
+def _delete_from_queue(app: App, body: dict[str, Any]) -> None:
+    waiting = {job.id for job in app.jobs.in_line(kinds=[KIND], limit=MOST_IN_QUEUE)}
+    wanted = waiting if body.get("clear") else waiting.intersection(_ids(body.get("delete")))
+    for job_id in wanted:
+        with contextlib.suppress(EaselError):
+            app.jobs.cancel(job_id)
+
+
+def _interrupt(app: App, prompt_id: Any) -> None:
+    for job in running(app):
+        if prompt_id in (None, "", job.id):
+            with contextlib.suppress(UnknownJob, EaselError):
+                app.jobs.cancel(job.id)
+
+
+def _ids(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _refused(error: dict[str, Any]) -> Response:
+    return JSONResponse({"error": error, "node_errors": {}}, 400)

@@ -1,0 +1,133 @@
+"""Reading what clients send: JSON and multipart bodies with a limit, and file names that stay in their folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import Message
+
+from engine.errors import EaselError, InputError, NotFound, OutsideWorkspace, PathError
+from engine.workspace import Workspace, inside
+
+MIB = 2**20
+
+
+class BodyTooLarge(InputError):
+    en = "The request is larger than {limit} MiB. The limit is set in studio.toml under [limits]."
+    zh = "请求超过 {limit} MiB。可在 studio.toml 的 [limits] 中修改上限。"
+
+
+class NotJson(InputError):
+    en = "The request is not valid JSON: {reason}"
+    zh = "请求不是有效的 JSON：{reason}"
+
+
+class BadFileName(PathError):
+    en = "'{name}' can't be used as a file name."
+    zh = "“{name}”不能用作文件名。"
+
+
+def limited(request: Request, limit_mib: int) -> Request:
+    """The same request; reading more than the limit raises BodyTooLarge, whatever Content-Length says."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit_mib * MIB:
+        raise BodyTooLarge(limit=limit_mib)
+    seen = 0
+
+    async def receive() -> Message:
+        nonlocal seen
+        message = await request.receive()
+        seen += len(message.get("body", b""))
+        if seen > limit_mib * MIB:
+            raise BodyTooLarge(limit=limit_mib)
+        return message
+
+    return Request(request.scope, receive)
+
+
+async def json_body(request: Request, limit_mib: int = 4) -> Any:
+    """The body as JSON; an empty body is {}. Raises NotJson, also for NaN and for nesting without end."""
+    body = await limited(request, limit_mib).body()
+    if not body.strip():
+        return {}
+    return await run_in_threadpool(_parse, body) if len(body) > MIB else _parse(body)
+
+
+async def json_object(request: Request, limit_mib: int = 4) -> dict[str, Any]:
+    body = await json_body(request, limit_mib)
+    if not isinstance(body, dict):
+        raise NotJson(reason="an object {...} was expected")
+    return body
+
+
+async def file_body(request: Request, field: str, limit_mib: int) -> tuple[UploadFile, dict[str, str]]:
+    """A multipart upload: the file and the other fields."""
+    form = await limited(request, limit_mib).form(max_files=2, max_fields=20)
+    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    file = form.get(field)
+    if not isinstance(file, UploadFile) or not file.filename:
+        raise NotFound(what="field of the form", name=field, remedy="Send the file as multipart/form-data.")
+    return file, fields
+
+
+def plain_name(name: str) -> str:
+    """One file name without folders. Raises BadFileName for everything else, hidden files included."""
+    unsafe = not name or name.startswith(".") or name != name.strip() or len(name.encode()) > 200
+    if unsafe or any(character in '/\\:*?"<>|' or ord(character) < 32 for character in name):
+        raise BadFileName(name=name[:80])
+    return name
+
+
+def folder_of(workspace: Workspace, kind: str) -> Path:
+    """ComfyUI's three folders of pictures."""
+    folders = {"output": workspace.output, "input": workspace.input, "temp": workspace.temp}
+    if kind not in folders:
+        raise NotFound(what="folder type", name=kind[:40], remedy="Known: output, input, temp.")
+    return folders[kind]
+
+
+def path_in(root: Path, *parts: str) -> Path:
+    """A path below root. Raises OutsideWorkspace for absolute names, '..' and links that lead out."""
+    for part in parts:
+        pieces = part.replace("\\", "/").split("/")
+        if part.startswith(("/", "\\")) or ".." in pieces or (len(part) > 1 and part[1] == ":"):
+            raise OutsideWorkspace(path=part[:200], root=root.name)
+    return inside(root, "/".join(part for part in parts if part))
+
+
+def error_response(request: Request, error: Exception) -> Response:
+    """The handler of every EaselError that a route lets go."""
+    assert isinstance(error, EaselError)
+    status = 500
+    if isinstance(error, BodyTooLarge):
+        status = 413
+    elif isinstance(error, NotFound):
+        status = 404
+    elif isinstance(error, InputError):
+        status = 400
+    described = error.to_json()
+    return JSONResponse({"error": {"type": described["code"], "message": described["en"], **described}}, status)
+
+
+def empty(status: int = 200) -> Response:
+    return Response(status_code=status)
+
+
+def text(words: str, status: int) -> Response:
+    return PlainTextResponse(words, status)
+
+
+def _parse(body: bytes) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(body, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise NotJson(reason=str(error)[:200]) from error

@@ -1,0 +1,21 @@
+"""The kinds of job there are: how their settings are checked, and what runs them in the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from engine.graph.job import GenerateSettings
+from taggers.settings import TagSettings
+
+from engine.jobs.types import JobKind, Priority
+from trainers.settings import TrainSettings
+
+
+def job_kinds() -> Mapping[str, JobKind]:
+    kinds = (
+        JobKind("generate", "engine.graph.job:run", GenerateSettings, Priority.interactive),
+        JobKind("tag", "taggers.job:run", TagSettings, Priority.batch, resumable=True),
+        JobKind("train", "trainers.job:run", TrainSettings, Priority.train, resumable=True),
+    )
+    return MappingProxyType({kind.name: kind for kind in kinds})

@@ -1,0 +1,76 @@
+"""The studio's own settings: studio.toml in the workspace. Flags of the command line win over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.settings import checked, read_toml
+from engine.workspace import Workspace
+
+DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+CACHE_PATTERN = r"^(none|classic|lru:[1-9]\d*|ram)$"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(Section):
+    """Where the page is served."""
+
+    host: Annotated[str, Field(description="Address to listen on. 0.0.0.0: other machines can reach it.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port of the page and the API; 0 takes a free one.")] = 7860
+    browser: Annotated[bool, Field(description="Open the page in a browser at start, where there is one.")] = True
+
+
+class AccessSettings(Section):
+    """Who may come in."""
+
+    local_without_password: Annotated[
+        bool, Field(description="Let this machine's own browser in without the password. Off on a shared machine.")
+    ] = True
+    session_days: Annotated[int, Field(ge=1, le=365, description="Days until a browser has to sign in again.")] = 30
+
+
+class LimitSettings(Section):
+    """What one request may bring. Pictures have a limit of their own: 16,384 pixels a side."""
+
+    upload_mb: Annotated[int, Field(ge=1, le=10_000, description="Largest file that can be uploaded, in MiB.")] = 100
+    prompt_mb: Annotated[int, Field(ge=1, le=1000, description="Largest workflow that is accepted, in MiB.")] = 64
+    history: Annotated[int, Field(ge=1, le=1_000_000, description="Finished workflows that are remembered.")] = 10_000
+
+
+class StudioSettings(Section):
+    """Everything in studio.toml."""
+
+    language: Annotated[
+        Literal["auto", "en", "zh"], Field(description="Language of the page; auto follows the browser.")
+    ] = "auto"
+    device: Annotated[str, Field(pattern=DEVICE_PATTERN, description="auto, cpu, mps or cuda:N.")] = "auto"
+    cache: Annotated[
+        str, Field(pattern=CACHE_PATTERN, description="Results of nodes that are kept: none, classic, lru:N or ram.")
+    ] = "classic"
+    custom_nodes: Annotated[bool, Field(description="Run other people's node code from custom_nodes/.")] = False
+    extra_model_paths: Annotated[Path | None, Field(description="A ComfyUI extra_model_paths.yaml.")] = None
+    output: Annotated[Path | None, Field(description="Folder for pictures instead of the workspace's output/.")] = None
+    server: ServerSettings = ServerSettings()
+    access: AccessSettings = AccessSettings()
+    limits: LimitSettings = LimitSettings()
+
+
+def load_settings(workspace: Workspace, **flags: object) -> StudioSettings:
+    """studio.toml, where there is one, under the flags that were given (None = not given).
+
+    A flag is named like its setting; `host`, `port` and `browser` belong to the server section.
+    """
+    path = workspace.settings_file
+    stored = read_toml(StudioSettings, path) if path.is_file() else StudioSettings()
+    data = stored.model_dump()
+    for name, value in flags.items():
+        if value is not None:
+            section = data["server"] if name in ServerSettings.model_fields else data
+            section[name] = value
+    return checked(StudioSettings, data, "the command line")

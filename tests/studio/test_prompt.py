@@ -1,0 +1,231 @@
+"""Prompts over HTTP and websocket, against a real server and a real worker process."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from tests.studio.conftest import PATIENCE, Served
+
+NUMBER = {"class_type": "Number", "inputs": {"value": 3}}
+SHOW = {"class_type": "Show", "inputs": {"value": ["1", 0]}}
+
+
+def prompt(**nodes: Any) -> dict[str, Any]:
+    return {"1": NUMBER, "2": SHOW, **nodes}
+
+
+def hold(mode: str = "sleep", seconds: float = 20.0) -> dict[str, Any]:
+    return {"9": {"class_type": "Hold", "inputs": {"mode": mode, "seconds": seconds}}}
+
+
+def ended(client: httpx.Client, prompt_id: str) -> dict[str, Any]:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        found = client.get(f"/history/{prompt_id}").json()
+        if found:
+            return found[prompt_id]
+        time.sleep(0.02)
+    raise AssertionError("the prompt did not end")
+
+
+def messages_until_end(socket: Any, prompt_id: str) -> list[tuple[str, dict[str, Any]]]:
+    heard = []
+    while True:
+        message = socket.recv(timeout=PATIENCE)
+        if isinstance(message, bytes):
+            heard.append(("<binary>", {"data": message}))
+            continue
+        row = json.loads(message)
+        heard.append((row["type"], row["data"]))
+        if row["type"] == "executing" and row["data"]["node"] is None and row["data"]["prompt_id"] == prompt_id:
+            return heard
+
+
+def test_a_prompt_runs_and_its_client_hears_it_in_order_with_history_there_at_the_end(served: Served) -> None:
+    with served.client() as client, connect(f"{served.ws}?clientId=one") as socket:
+        assert json.loads(socket.recv(timeout=PATIENCE)) == {
+            "type": "status",
+            "data": {"status": {"exec_info": {"queue_remaining": 0}}, "sid": "one"},
+        }
+        answer = client.post("/prompt", json={"prompt": prompt(), "client_id": "one"})
+        assert answer.status_code == 200
+        body = answer.json()
+        assert body["node_errors"] == {} and set(body) == {"prompt_id", "number", "node_errors"}
+        heard = messages_until_end(socket, body["prompt_id"])
+        found = client.get(f"/history/{body['prompt_id']}").json()[body["prompt_id"]]
+    names = [name for name, _ in heard if name not in ("status", "<binary>")]
+    assert names == ["execution_start", "execution_cached", "executing", "executed", "execution_success", "executing"]
+    assert found["outputs"] == {"2": {"text": ["2"]}}
+    assert found["status"]["status_str"] == "success" and found["status"]["completed"] is True
+    assert found["prompt"][1:] == [body["prompt_id"], prompt(), {"client_id": "one"}, ["2"]]
+
+
+def test_previews_are_plain_until_a_client_announces_that_it_reads_metadata(served: Served) -> None:
+    with (
+        served.client() as client,
+        connect(f"{served.ws}?clientId=p") as plain,
+        connect(f"{served.ws}?clientId=q") as rich,
+    ):
+        rich.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
+        answers = [json.loads(rich.recv(timeout=PATIENCE)) for _ in range(2)]
+        assert answers[1]["type"] == "feature_flags"
+        assert answers[1]["data"] == {"supports_preview_metadata": True, "max_upload_size": 100 * 2**20}
+        for sid, socket in (("p", plain), ("q", rich)):
+            made = client.post("/prompt", json={"prompt": prompt(), "client_id": sid}).json()["prompt_id"]
+            frames = [d["data"] for name, d in messages_until_end(socket, made) if name == "<binary>"]
+            if sid == "p":
+                assert struct.unpack(">II", frames[0][:8]) == (1, 1) and frames[0][8:10] == b"\xff\xd8"
+            else:
+                kind, length = struct.unpack(">II", frames[0][:8])
+                about = json.loads(frames[0][8 : 8 + length])
+                assert kind == 4 and frames[0][8 + length :][:2] == b"\xff\xd8"
+                assert about["node_id"] == "2" and about["prompt_id"] == made and about["image_type"] == "image/jpeg"
+
+
+def test_a_failing_node_ends_in_execution_error_and_an_error_in_history(served: Served) -> None:
+    with served.client() as client, connect(f"{served.ws}?clientId=f") as socket:
+        made = client.post("/prompt", json={"prompt": hold("fail"), "client_id": "f"}).json()["prompt_id"]
+        heard = dict(messages_until_end(socket, made))
+        assert "the node failed" in heard["execution_error"]["exception_message"]
+        assert heard["execution_error"]["node_id"] == "9"
+        assert ended(client, made)["status"]["status_str"] == "error"
+
+
+def test_a_worker_that_dies_in_a_prompt_ends_the_prompt_and_the_next_one_runs(served: Served) -> None:
+    with served.client() as client, connect(f"{served.ws}?clientId=d") as socket:
+        made = client.post("/prompt", json={"prompt": hold("die"), "client_id": "d"}).json()["prompt_id"]
+        heard = dict(messages_until_end(socket, made))
+        assert heard["execution_error"]["exception_type"] == "WorkerDied"
+        after = client.post("/prompt", json={"prompt": prompt(), "client_id": "d"}).json()["prompt_id"]
+        assert ended(client, after)["status"]["status_str"] == "success"
+
+
+def test_interrupt_ends_the_running_prompt_and_tells_everybody(served: Served, client: httpx.Client) -> None:
+    with connect(f"{served.ws}?clientId=other") as socket:
+        made = client.post("/prompt", json={"prompt": hold()}).json()["prompt_id"]
+        end = time.monotonic() + PATIENCE
+        while not client.get("/queue").json()["queue_running"]:
+            assert time.monotonic() < end
+        assert client.post("/interrupt", json={"prompt_id": str(uuid.uuid4())}).status_code == 200  # another prompt's
+        assert client.get("/queue").json()["queue_running"][0][1] == made
+        started = time.monotonic()
+        assert client.post("/interrupt").status_code == 200
+        found = ended(client, made)
+        assert time.monotonic() - started < 2
+        assert found["status"]["completed"] is False
+        while True:
+            row = json.loads(socket.recv(timeout=PATIENCE))
+            if row["type"] == "execution_interrupted":
+                break
+        assert row["data"]["prompt_id"] == made
+
+
+def test_waiting_prompts_can_go_to_the_front_by_number_and_be_deleted(client: httpx.Client) -> None:
+    running = client.post("/prompt", json={"prompt": hold()}).json()["prompt_id"]
+    try:
+        ids = {}
+        for name, more in {"a": {}, "b": {}, "first": {"front": True}}.items():
+            ids[name] = client.post("/prompt", json={"prompt": prompt(), **more}).json()["prompt_id"]
+        lowest = client.get("/queue").json()["queue_pending"][0][0]
+        numbered = client.post("/prompt", json={"prompt": prompt(), "number": lowest - 5}).json()
+        assert numbered["number"] == float(lowest - 5)
+        pending = [row[1] for row in client.get("/queue").json()["queue_pending"]]
+        assert pending == [numbered["prompt_id"], ids["first"], ids["a"], ids["b"]]
+        assert client.get("/prompt").json() == {"exec_info": {"queue_remaining": 5}}
+        client.post("/queue", json={"delete": [ids["a"], "nope", 3]})
+        assert ids["a"] not in [row[1] for row in client.get("/queue").json()["queue_pending"]]
+        client.post("/queue", json={"clear": True})
+        assert client.get("/queue").json()["queue_pending"] == []
+        assert client.get(f"/history/{ids['a']}").json() == {}
+    finally:
+        client.post("/interrupt", json={"prompt_id": running})
+        ended(client, running)
+
+
+BAD_REQUESTS: dict[str, tuple[bytes, str]] = {
+    "no JSON": (b"{", "invalid_json"),
+    "NaN": (b'{"prompt": {"1": NaN}}', "invalid_json"),
+    "a nest without end": (b"[" * 100_000, "invalid_json"),
+    "nothing": (b"", "no_prompt"),
+    "a list": (b"[]", "no_prompt"),
+    "no prompt": (b'{"client_id": "x"}', "no_prompt"),
+    "an id that is no UUID": (b'{"prompt": {}, "prompt_id": "my-id"}', "invalid_prompt_id"),
+    "an id in capitals": (b'{"prompt": {}, "prompt_id": "BEF92177-DCA6-4EA4-9C96-9E5FD4D0BFE2"}', "invalid_prompt_id"),
+    "an empty prompt": (b'{"prompt": {}}', "prompt_no_outputs"),
+    "targets that are no list": (b'{"prompt": {}, "partial_execution_targets": "3"}', "invalid_request"),
+    "extra_data that is no object": (b'{"prompt": {}, "extra_data": [1]}', "invalid_request"),
+    "a client id that is no string": (b'{"prompt": {}, "client_id": {}}', "invalid_request"),
+    "a number that is none": (b'{"prompt": {}, "number": "first"}', "invalid_request"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REQUESTS)
+def test_a_bad_request_is_answered_400_with_its_type(client: httpx.Client, case: str) -> None:
+    body, kind = BAD_REQUESTS[case]
+    answer = client.post("/prompt", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == kind and answer.json()["node_errors"] == {}
+
+
+def test_good_outputs_run_beside_bad_ones_and_targets_choose(client: httpx.Client) -> None:
+    both = prompt(**{"3": {"class_type": "Show", "inputs": {}}, "4": SHOW})
+    answer = client.post("/prompt", json={"prompt": both, "partial_execution_targets": ["2", "3"]}).json()
+    assert list(answer["node_errors"]) == ["3"]
+    assert list(ended(client, answer["prompt_id"])["outputs"]) == ["2"]
+
+
+def test_an_id_is_taken_as_it_is_sent_and_only_once(client: httpx.Client) -> None:
+    mine = str(uuid.uuid4())
+    assert client.post("/prompt", json={"prompt": prompt(), "prompt_id": mine}).json()["prompt_id"] == mine
+    again = client.post("/prompt", json={"prompt": prompt(), "prompt_id": mine})
+    assert again.status_code == 400 and again.json()["error"]["type"] == "invalid_prompt_id"
+
+
+def test_large_seeds_survive_the_way_there_and_back(client: httpx.Client) -> None:
+    big = prompt(**{"1": {"class_type": "Number", "inputs": {"value": 2**64 - 1}}})
+    made = client.post("/prompt", json={"prompt": big}).json()["prompt_id"]
+    assert ended(client, made)["prompt"][2]["1"]["inputs"]["value"] == 2**64 - 1
+
+
+def test_secrets_of_other_services_are_not_kept(client: httpx.Client) -> None:
+    extra = {"auth_token_comfy_org": "secret", "extra_pnginfo": {"workflow": {"id": "w"}}}
+    made = client.post("/prompt", json={"prompt": prompt(), "extra_data": extra}).json()["prompt_id"]
+    assert ended(client, made)["prompt"][3] == {"extra_pnginfo": {"workflow": {"id": "w"}}}
+    row = client.get(f"/api/jobs/{made}").json()
+    assert row["status"] == "completed" and row["workflow_id"] == "w" and row["outputs"] == {"2": {"text": ["2"]}}
+
+
+def test_history_is_given_oldest_first_and_can_be_cleared(client: httpx.Client) -> None:
+    made = [client.post("/prompt", json={"prompt": prompt()}).json()["prompt_id"] for _ in range(3)]
+    for prompt_id in made:
+        ended(client, prompt_id)
+    assert list(client.get("/history", params={"max_items": 2}).json()) == made[1:]
+    assert client.post("/history", json={"delete": [made[0], "nope"]}).status_code == 200
+    assert client.get(f"/history/{made[0]}").json() == {}
+    jobs = client.get("/jobs", params={"status": "completed", "limit": 1}).json()
+    assert jobs["jobs"][0]["id"] == made[2] and jobs["pagination"]["has_more"] is True
+    client.post("/history", json={"clear": True})
+    assert client.get("/history").json() == {}
+
+
+def test_two_clients_of_one_id_both_hear_and_a_client_that_returns_is_told_where_it_stands(served: Served) -> None:
+    with (
+        served.client() as client,
+        connect(f"{served.ws}?clientId=same") as one,
+        connect(f"{served.ws}?clientId=same") as two,
+    ):
+        made = client.post("/prompt", json={"prompt": hold(seconds=1.0), "client_id": "same"}).json()["prompt_id"]
+        while json.loads(one.recv(timeout=PATIENCE))["type"] != "executing":
+            pass
+        with connect(f"{served.ws}?clientId=same") as late:
+            json.loads(late.recv(timeout=PATIENCE))
+            assert json.loads(late.recv(timeout=PATIENCE))["data"]["node"] == "9"
+        assert messages_until_end(two, made)[-1][1]["prompt_id"] == made

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import random
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
 from studio.demo.making.muon import MuonAdamW, cosine
@@ -30,9 +30,28 @@ class Losses(NamedTuple):
     l1: Tensor
 
 
+def latents_of(vae: AutoencoderKL, x: Tensor) -> Any:
+    """The posterior of pictures -1..1, diffusers' DiagonalGaussianDistribution; not scaled."""
+    encoded: Any = vae.encode(x)
+    return encoded.latent_dist
+
+
+def decoded(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Pictures, about -1..1, of latents that are not scaled."""
+    output: Any = vae.decode(latents)  # type: ignore[arg-type]
+    return output.sample
+
+
+def levels(vae: AutoencoderKL) -> tuple[int, ...]:
+    """Channels of each level, the picture's end first."""
+    config: Any = vae.config
+    return tuple(config.block_out_channels)
+
+
 def new_vae(channels: tuple[int, ...]) -> AutoencoderKL:
     """An untrained autoencoder whose residual branches start at zero, so that the signal gets through at once."""
-    vae = AutoencoderKL(
+    build: Any = AutoencoderKL
+    vae: AutoencoderKL = build(
         block_out_channels=channels,
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
@@ -42,6 +61,7 @@ def new_vae(channels: tuple[int, ...]) -> AutoencoderKL:
         sample_size=16 * 2 ** (len(channels) - 1),
         scaling_factor=SCALING_FACTOR,
     )
+    module: Any
     for module in vae.modules():
         if type(module).__name__ == "ResnetBlock2D":
             _zero(module.conv2)
@@ -56,8 +76,8 @@ def train(vae: AutoencoderKL, pixels: Tensor, steps: int, lr: float, batch: int 
     start = time.time()
     for step in range(steps):
         x = to_unit(_augmented(pixels[torch.randint(0, len(pixels), (batch,))]))
-        posterior = vae.encode(x).latent_dist
-        losses = reconstruction(vae.decode(posterior.sample()).sample, x)
+        posterior = latents_of(vae, x)
+        losses = reconstruction(decoded(vae, posterior.sample()), x)
         optimizer.step(losses.total + 2e-6 * posterior.kl().mean(), cosine(step, steps, warmup=60))
         if (step + 1) % 50 == 0:
             print(f"vae {step + 1}/{steps} l1 {losses.l1:.4f} {time.time() - start:.0f} s", flush=True)
@@ -68,8 +88,8 @@ def grow(small: AutoencoderKL, pixels: Tensor, steps: int = 300) -> AutoencoderK
 
     `pixels` are bytes at the new size; the new encoder level is fitted to what the old first layer made of half of it.
     """
-    channels = small.config.block_out_channels
-    vae = new_vae((channels[0], *channels))
+    channels = levels(small)
+    vae: Any = new_vae((channels[0], *channels))
     for part in ("quant_conv", "post_quant_conv"):
         getattr(vae, part).load_state_dict(getattr(small, part).state_dict())
     for part in ("mid_block", "conv_norm_out", "conv_out"):
@@ -97,7 +117,8 @@ def fold(vae: AutoencoderKL, pixels: Tensor) -> None:
     latents = encode(vae, pixels)
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     gain = 1 / (std * SCALING_FACTOR)
-    before, after = vae.quant_conv, vae.post_quant_conv
+    before: Any = vae.quant_conv
+    after: Any = vae.post_quant_conv
     after.bias.add_(after.weight[:, :, 0, 0] @ mean)
     after.weight.div_(gain[None, :, None, None])
     before.weight[:4].mul_(gain[:, None, None, None])
@@ -109,14 +130,15 @@ def fold(vae: AutoencoderKL, pixels: Tensor) -> None:
 def tune_decoder(vae: AutoencoderKL, pixels: Tensor, steps: int, lr: float = 3e-3, batch: int = 16) -> None:
     """Trains the decoder alone, on slightly wrong latents too; the latents stay what they are."""
     vae.encoder.requires_grad_(False)
-    vae.quant_conv.requires_grad_(False)
+    if vae.quant_conv is not None:
+        vae.quant_conv.requires_grad_(False)
     latents = encode(vae, pixels)
     optimizer = MuonAdamW([vae], lr)
     start = time.time()
     for step in range(steps):
         index = torch.randint(0, len(pixels), (batch,))
         noise = torch.randn(batch, *latents.shape[1:]) * torch.rand(batch, 1, 1, 1) * 0.06 / SCALING_FACTOR
-        losses = reconstruction(vae.decode(latents[index] + noise).sample, to_unit(pixels[index]))
+        losses = reconstruction(decoded(vae, latents[index] + noise), to_unit(pixels[index]))
         optimizer.step(losses.total, cosine(step, steps))
         if (step + 1) % 50 == 0:
             print(f"decoder {step + 1}/{steps} l1 {losses.l1:.4f} {time.time() - start:.0f} s", flush=True)
@@ -125,21 +147,21 @@ def tune_decoder(vae: AutoencoderKL, pixels: Tensor, steps: int, lr: float = 3e-
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     """The latents' means, not scaled; (count, 4, height / f, width / f)."""
-    return torch.cat([vae.encode(to_unit(part)).latent_dist.mean for part in pixels.split(50)])
+    return torch.cat([latents_of(vae, to_unit(part)).mean for part in pixels.split(50)])
 
 
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
     """Peak signal to noise of encoding and decoding, in dB over all pictures."""
-    decoded = torch.cat([vae.decode(z).sample.clamp(-1, 1) for z in encode(vae, pixels).split(50)])
-    return float(-10 * (F.mse_loss(decoded, to_unit(pixels)) / 4).log10())
+    pictures = torch.cat([decoded(vae, z).clamp(-1, 1) for z in encode(vae, pixels).split(50)])
+    return float(-10 * (F.mse_loss(pictures, to_unit(pixels)) / 4).log10())
 
 
-def reconstruction(decoded: Tensor, target: Tensor) -> Losses:
+def reconstruction(picture: Tensor, target: Tensor) -> Losses:
     """L1 + L2 + half of the L1 between the pictures' edges."""
-    l1 = F.l1_loss(decoded, target)
-    edges = sum(F.l1_loss(a, b) for a, b in zip(_edges(decoded), _edges(target), strict=True))
-    return Losses(l1 + F.mse_loss(decoded, target) + 0.5 * edges, l1)
+    l1 = F.l1_loss(picture, target)
+    edges = sum(F.l1_loss(a, b) for a, b in zip(_edges(picture), _edges(target), strict=True))
+    return Losses(l1 + F.mse_loss(picture, target) + 0.5 * edges, l1)
 
 
 def make(quick: bool, seed: int = 1) -> AutoencoderKL:
@@ -164,7 +186,7 @@ def tune(vae: AutoencoderKL, quick: bool, seed: int = 2) -> None:
     vae.eval()
 
 
-def _fit_first_level(small: AutoencoderKL, vae: AutoencoderKL, pixels: Tensor, steps: int) -> None:
+def _fit_first_level(small: AutoencoderKL, vae: Any, pixels: Tensor, steps: int) -> None:
     """Fits the new conv_in and its strided convolution to conv_in of the small encoder on averaged pictures."""
     first, down = vae.encoder.conv_in, vae.encoder.down_blocks[0].downsamplers[0]
     optimizer = torch.optim.Adam([*first.parameters(), *down.parameters()], lr=5e-3)
@@ -177,7 +199,8 @@ def _fit_first_level(small: AutoencoderKL, vae: AutoencoderKL, pixels: Tensor, s
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    print(f"first level: {loss.item():.4f} of the variance is missed", flush=True)
+        if step == steps - 1:
+            print(f"first level: {loss.item():.4f} of the variance is missed", flush=True)
 
 
 def _zero(layer: nn.Module) -> None:

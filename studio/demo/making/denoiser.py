@@ -11,9 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -21,7 +24,7 @@ from studio.demo.making.autoencoder import SCALING_FACTOR, encode
 from studio.demo.making.muon import MuonAdamW
 from studio.demo.making.pictures import pool
 from studio.demo.making.samples import Sample, sample
-from studio.demo.making.text import WIDTH, AttributeHeads, targets_of, tokenize
+from studio.demo.making.text import WIDTH, AttributeHeads, special_ids, targets_of, tokenize
 
 HEADS = 2  # with 4, attention alone takes half of the time on a CPU
 GROUPS = 8
@@ -116,8 +119,9 @@ def train(
     """Trains UNet, text encoder and heads; calls `save` every 200 steps and at the end."""
     rng = random.Random(seed)
     optimizer = MuonAdamW([progress.unet, progress.text, progress.heads], lr, adam_ratio=0.5)
-    schedule = noise_schedule()
+    schedule: Any = noise_schedule()
     snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+    eos: int = special_ids(tokenizer)["eos_token_id"]
     start, total = time.time(), 0.0
     while progress.step < steps:
         index = torch.randint(0, len(lesson.latents), (batch,))
@@ -131,7 +135,7 @@ def train(
         errors = (predicted - noise).square().mean((1, 2, 3))
         weights = snr[timesteps].clamp(max=5) / snr[timesteps]
         named = torch.tensor([bool(text) for text in captions])
-        about, _ = progress.heads(hidden[named], ids[named], targets_of(samples)[named], tokenizer.eos_token_id)
+        about, _ = progress.heads(hidden[named], ids[named], targets_of(samples)[named], eos)
         loss = (weights / weights.mean() * errors).mean() + _HEADS_WEIGHT * about
         optimizer.step(loss, flat_then_linear(progress.step, steps))
         progress.step += 1
@@ -182,5 +186,5 @@ def use_average(progress: Progress) -> None:
 @torch.no_grad()
 def _average(progress: Progress) -> None:
     decay = min(_EMA, (1 + progress.step) / (10 + progress.step))
-    torch._foreach_mul_(progress.average, decay)
-    torch._foreach_add_(progress.average, [param.detach() for param in progress.params], alpha=1 - decay)
+    for average, param in zip(progress.average, progress.params, strict=True):
+        average.lerp_(param, 1 - decay)

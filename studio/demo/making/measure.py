@@ -13,12 +13,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
 import onnxruntime
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from PIL import Image
 
 from studio.demo.captions import prompt
@@ -75,7 +76,8 @@ def pipeline(path: Path, scheduler: str = "DPMSolverMultistepScheduler") -> Stab
     """diffusers' own pipeline around the packed model."""
     model = packing.load(path)
     karras = {"use_karras_sigmas": True} if scheduler == "DPMSolverMultistepScheduler" else {}
-    pipe = StableDiffusionPipeline(
+    build: Any = StableDiffusionPipeline
+    pipe: StableDiffusionPipeline = build(
         vae=model.vae,
         text_encoder=model.text,
         tokenizer=model.tokenizer,
@@ -97,7 +99,8 @@ def generate(
     for at in range(0, len(prompts), 24):
         part = list(prompts[at : at + 24])
         generators = [torch.Generator().manual_seed(seed * 100_003 + at + i) for i in range(len(part))]
-        images += pipe(part, num_inference_steps=steps, guidance_scale=cfg, generator=generators).images
+        made: Any = pipe(part, num_inference_steps=steps, guidance_scale=cfg, generator=generators)
+        images += made.images
     return images
 
 

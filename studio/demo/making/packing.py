@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -46,7 +47,7 @@ def save(model: Model, path: Path) -> None:
     """Writes fp16 weights under their checkpoint names."""
     weights = {
         **_renamed(model.unet.state_dict(), unet_key),
-        **_renamed(model.vae.state_dict(), lambda key: vae_key(key, _levels(model.vae))),
+        **_renamed(model.vae.state_dict(), lambda key: vae_key(key, len(autoencoder.levels(model.vae)))),
         **_renamed(model.text.state_dict(), text_key),
     }
     for key in filter(is_vae_attention, list(weights)):
@@ -70,7 +71,7 @@ def load(path: Path) -> Model:
         Vocabulary(**json.loads(metadata["easel.tokenizer"])),
     )
     used = _fill(model.unet, weights, unet_key)
-    used |= _fill(model.vae, weights, lambda key: vae_key(key, _levels(model.vae)))
+    used |= _fill(model.vae, weights, lambda key: vae_key(key, len(autoencoder.levels(model.vae))))
     used |= _fill(model.text, weights, text_key)
     if left := set(weights) - used:
         raise ValueError(f"{path} holds {len(left)} weights too many, such as {min(left)}")
@@ -99,10 +100,6 @@ def _metadata(model: Model) -> dict[str, str]:
         "modelspec.prediction_type": "epsilon",
         **{key: json.dumps(value, ensure_ascii=False) for key, value in configs.items()},
     }
-
-
-def _levels(vae: AutoencoderKL) -> int:
-    return len(vae.config.block_out_channels)
 
 
 def _renamed(weights: dict[str, Tensor], rename: Any) -> dict[str, Tensor]:

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
 from studio.demo.drawing import render
-from studio.demo.making.autoencoder import SCALING_FACTOR
+from studio.demo.making.autoencoder import SCALING_FACTOR, decoded, latents_of
 from studio.demo.making.muon import MuonAdamW, cosine
 from studio.demo.making.pictures import pool, to_unit
 from studio.demo.oddities import Oddity, render_oddity, sample_nameless, sample_oddity
@@ -109,9 +110,9 @@ def through_vae(data: Tagged, vae: AutoencoderKL, count: int) -> None:
     """Replaces the first `count` pictures by what the autoencoder makes of them and of slightly wrong latents."""
     for at in range(0, count, 50):
         part = slice(at, min(at + 50, count))
-        latents = vae.encode(to_unit(data.pixels[part])).latent_dist.mean
+        latents = latents_of(vae, to_unit(data.pixels[part])).mean
         latents += torch.randn_like(latents) * torch.rand(len(latents), 1, 1, 1) * 0.3 / SCALING_FACTOR
-        data.pixels[part] = ((vae.decode(latents).sample + 1) * 127.5).round().clamp(0, 255).byte()
+        data.pixels[part] = ((decoded(vae, latents) + 1) * 127.5).round().clamp(0, 255).byte()
 
 
 def export(tagger: Tagger, counts: Tensor, folder: Path) -> None:
@@ -127,10 +128,20 @@ def export(tagger: Tagger, counts: Tensor, folder: Path) -> None:
         dynamo=True,
         external_data=False,
     )
+    without_traces(folder / "model.onnx")
     with (folder / "selected_tags.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["tag_id", "name", "category", "count"])
         writer.writerows([one.tag_id, one.name, one.category, int(n)] for one, n in zip(LABELS, counts, strict=True))
+
+
+def without_traces(path: Path) -> None:
+    """Removes the exporter's notes (stack traces with local paths) from a model file."""
+    model = onnx.load(path)
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    onnx.save(model, path)
 
 
 def make(vae: AutoencoderKL, folder: Path, quick: bool, seed: int = 5) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,9 +57,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             max_position_embeddings=MAX_LENGTH,
             projection_dim=WIDTH,
             hidden_act="quick_gelu",
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            **special_ids(tokenizer),
         )
     )
     for name, param in text.named_parameters():
@@ -67,6 +66,11 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         elif "position_embedding" in name:
             nn.init.normal_(param, std=0.2)
     return text
+
+
+def special_ids(tokenizer: CLIPTokenizer) -> dict[str, Any]:
+    """The ids that CLIPTextConfig wants to know."""
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
 
 def pretrain(text: CLIPTextModel, heads: AttributeHeads, tokenizer: CLIPTokenizer, steps: int, seed: int = 3) -> None:
@@ -78,7 +82,7 @@ def pretrain(text: CLIPTextModel, heads: AttributeHeads, tokenizer: CLIPTokenize
         samples = [sample(rng) for _ in range(48)]
         ids = tokenize(tokenizer, [one.caption(rng) for one in samples])
         hidden = text(ids).last_hidden_state
-        loss, accuracy = heads(hidden, ids, targets_of(samples), tokenizer.eos_token_id)
+        loss, accuracy = heads(hidden, ids, targets_of(samples), special_ids(tokenizer)["eos_token_id"])
         optimizer.step(loss, min(1.0, (step + 1) / 50) * (1.01 - step / steps))
         if (step + 1) % 100 == 0:
             shown = " ".join(f"{name} {value:.2f}" for name, value in accuracy.items())

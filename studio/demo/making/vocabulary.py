@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from transformers import CLIPTokenizer
 
@@ -33,14 +34,14 @@ class Vocabulary:
 
     def tokenizer(self) -> CLIPTokenizer:
         """transformers' tokenizer; pads with <|endoftext|> as SD 1.x does."""
-        pairs = [tuple(merge.split(" ")) for merge in self.merges]
+        pairs: Any = [tuple(merge.split(" ")) for merge in self.merges]
         return CLIPTokenizer(vocab=self.vocab, merges=pairs, model_max_length=MAX_LENGTH, pad_token="<|endoftext|>")
 
 
 def learn_vocabulary(captions: int = 6000, seed: int = 0) -> Vocabulary:
     """Byte-pair merges by frequency (Sennrich et al. 2016) over captions and some common words."""
     rng = random.Random(seed)
-    counts = Counter(_COMMON.split() * 40)
+    counts: Counter[str] = Counter(_COMMON.split() * 40)
     for _ in range(captions):
         counts.update(sample(rng).caption(rng).replace(",", " ").split())
     # Rare words are mostly nonsense ones: learning merges from them would waste the vocabulary.

@@ -109,8 +109,8 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         done = self.status == "success"
-        status = {"status_str": "success" if done else "error", "completed": done, "messages": self.messages}
-        return {"outputs": self.outputs, "meta": self.meta, "status": status}
+        status = {"status_str": "success" if done else "error", "completed": done}
+        return {"outputs": self.outputs, "meta": self.meta, "status": status, "messages": self.messages}
 
 
 class Executor:
@@ -212,6 +212,7 @@ class _Execution:
         except Exception as error:  # the node boundary: whatever a node raises ends its prompt, not the worker
             self._fail(node, error)
         finally:
+            self.board.close()
             self._close_loop()
         return self.outcome
 

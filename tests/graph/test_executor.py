@@ -74,12 +74,12 @@ def test_the_history_is_in_comfyuis_shape():
     assert outcome["meta"] == {"3": {"node_id": "3", "display_node": "3", "parent_node": None, "real_node_id": "3"}}
     assert outcome["status"]["status_str"] == "success"
     assert outcome["status"]["completed"] is True
-    assert [name for name, _ in outcome["status"]["messages"]] == [
+    assert [name for name, _ in outcome["messages"]] == [
         "execution_start",
         "execution_cached",
         "execution_success",
     ]
-    assert set(outcome["status"]["messages"][0][1]) == {"prompt_id", "timestamp"}
+    assert set(outcome["messages"][0][1]) == {"prompt_id", "timestamp"}
 
 
 def test_nodes_near_an_output_go_first_as_in_comfyui():

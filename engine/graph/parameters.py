@@ -1,0 +1,259 @@
+"""A1111's `parameters` text: written from a prompt graph, and read back into values.
+
+a red fox <lora:snow:0.8>
+Negative prompt: blurry
+Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 42, Size: 512x512, Model: name
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from engine.graph.validation import is_link, unwrapped
+
+# ComfyUI's names and A1111's. Samplers that it does not know keep their own name.
+SAMPLER_NAMES = {
+    "euler": "Euler",
+    "euler_ancestral": "Euler a",
+    "heun": "Heun",
+    "dpm_2": "DPM2",
+    "dpm_2_ancestral": "DPM2 a",
+    "lms": "LMS",
+    "dpm_fast": "DPM fast",
+    "dpm_adaptive": "DPM adaptive",
+    "dpmpp_2s_ancestral": "DPM++ 2S a",
+    "dpmpp_sde": "DPM++ SDE",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun",
+    "dpmpp_3m_sde": "DPM++ 3M SDE",
+    "ddim": "DDIM",
+    "uni_pc": "UniPC",
+    "lcm": "LCM",
+}
+SCHEDULER_NAMES = {
+    "normal": "Normal",
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "sgm_uniform": "SGM Uniform",
+    "simple": "Simple",
+    "ddim_uniform": "DDIM",
+    "beta": "Beta",
+    "kl_optimal": "KL Optimal",
+}
+_MODEL_INPUTS = ("ckpt_name", "unet_name", "model_path")
+_FARTHEST = 10_000  # nodes that are looked at on the way back from a picture
+
+
+@dataclass(frozen=True)
+class Lora:
+    name: str
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How a picture was made, as far as a text can say it. None or "" is unknown."""
+
+    positive: str = ""
+    negative: str = ""
+    steps: int | None = None
+    sampler_name: str = ""
+    scheduler: str = ""
+    cfg: float | None = None
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+    model: str = ""
+    denoise: float | None = None
+    clip_skip: int | None = None
+    loras: tuple[Lora, ...] = ()
+    other: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        tags = "".join(f" <lora:{lora.name}:{lora.strength:g}>" for lora in self.loras)
+        rows = [self.positive + tags]
+        if self.negative:
+            rows.append(f"Negative prompt: {self.negative}")
+        values = {
+            "Steps": self.steps,
+            "Sampler": SAMPLER_NAMES.get(self.sampler_name, self.sampler_name),
+            "Schedule type": SCHEDULER_NAMES.get(self.scheduler, self.scheduler),
+            "CFG scale": None if self.cfg is None else f"{self.cfg:g}",
+            "Seed": self.seed,
+            "Size": f"{self.width}x{self.height}" if self.width and self.height else None,
+            "Model": self.model,
+            "Denoising strength": None if self.denoise in (None, 1.0) else f"{self.denoise:g}",
+            "Clip skip": self.clip_skip,
+            **self.other,
+        }
+        said = (f"{name}: {_quoted(str(value))}" for name, value in values.items() if value not in (None, ""))
+        rows.append(", ".join(said))
+        return "\n".join(row for row in rows if row)
+
+
+def parameters_of(prompt: Mapping[str, Any], node_id: str, width: int, height: int) -> Parameters | None:
+    """What the graph says about the picture that node `node_id` got; None when no sampler is behind it."""
+    graph = _Graph(prompt)
+    sampler = next((n for n in graph.upstream(node_id) if _is_sampler(graph.inputs(n))), None)
+    if sampler is None:
+        return None
+    values = graph.inputs(sampler)
+    around = list(graph.upstream(sampler))
+    name = next((str(v[k]) for v in map(graph.inputs, around) for k in _MODEL_INPUTS if isinstance(v.get(k), str)), "")
+    loras = (v for n, v in graph.along(sampler, "model") if isinstance(v.get("lora_name"), str))
+    skip = next((v["stop_at_clip_layer"] for v in map(graph.inputs, around) if "stop_at_clip_layer" in v), None)
+    return Parameters(
+        positive=graph.words(sampler, ("positive", "conditioning", "guider")),
+        negative=graph.words(sampler, ("negative",)),
+        steps=_number(graph.first(sampler, "steps"), int),
+        sampler_name=str(graph.first(sampler, "sampler_name") or ""),
+        scheduler=str(graph.first(sampler, "scheduler") or ""),
+        cfg=_number(graph.first(sampler, "cfg"), float),
+        seed=_number(graph.first(sampler, "seed", "noise_seed"), int),
+        width=width,
+        height=height,
+        model=PurePosixPath(name.replace("\\", "/")).stem,
+        denoise=_number(values.get("denoise"), float),
+        clip_skip=-skip if isinstance(skip, int) else None,
+        loras=tuple(
+            Lora(PurePosixPath(v["lora_name"].replace("\\", "/")).stem, _number(v.get("strength_model"), float) or 0.0)
+            for v in reversed(list(loras))
+        ),
+    )
+
+
+def parse_parameters(text: str) -> Parameters:
+    """The values in a `parameters` text, written here or by another program. What is not understood is in `other`."""
+    lines = text.strip().splitlines()
+    settings = _settings_in(lines[-1]) if lines else {}
+    if "Steps" in settings or "Seed" in settings:
+        lines.pop()
+    else:
+        settings = {}
+    body = "\n".join(lines)
+    positive, _, negative = ("\n" + body).partition("\nNegative prompt:")
+    tags = r"<lora:([^:<>]+):(-?[\d.]+)(?::[^<>]*)?>"
+    loras = tuple(Lora(name, _number(strength, float) or 0.0) for name, strength in re.findall(tags, positive))
+    size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", settings.pop("Size", ""))
+    sampler_name, scheduler = _sampler_of(settings.pop("Sampler", ""), settings.pop("Schedule type", ""))
+    return Parameters(
+        positive=re.sub(r"\s*" + tags, "", positive).strip(),
+        negative=negative.strip(),
+        steps=_number(settings.pop("Steps", None), int),
+        sampler_name=sampler_name,
+        scheduler=scheduler,
+        cfg=_number(settings.pop("CFG scale", None), float),
+        seed=_number(settings.pop("Seed", None), int),
+        width=int(size[1]) if size else None,
+        height=int(size[2]) if size else None,
+        model=settings.pop("Model", ""),
+        denoise=_number(settings.pop("Denoising strength", None), float),
+        clip_skip=_number(settings.pop("Clip skip", None), int),
+        loras=loras,
+        other=settings,
+    )
+
+
+class _Graph:
+    """Ways back through a prompt that may be anything."""
+
+    def __init__(self, prompt: Mapping[str, Any]) -> None:
+        self._prompt = prompt
+
+    def inputs(self, node_id: str) -> dict[str, Any]:
+        node = self._prompt.get(node_id)
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        return inputs if isinstance(inputs, dict) else {}
+
+    def upstream(self, node_id: str) -> Iterator[str]:
+        """What feeds the node, nearest first; the node itself is not among it."""
+        seen, layer = {node_id}, [node_id]
+        while layer and len(seen) < _FARTHEST:
+            found = []
+            for user in layer:
+                for value in self.inputs(user).values():
+                    if is_link(value) and value[0] not in seen:
+                        seen.add(value[0])
+                        found.append(value[0])
+            yield from found
+            layer = found
+
+    def along(self, node_id: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The nodes behind an input of that name, and behind theirs of the same name."""
+        seen: set[str] = set()
+        link: Any = self.inputs(node_id).get(name)
+        while is_link(link) and link[0] not in seen:
+            seen.add(link[0])
+            values = self.inputs(link[0])
+            yield link[0], values
+            link = values.get(name)
+
+    def constant(self, value: Any) -> Any:
+        """A constant, also one that comes from a primitive node."""
+        for _ in range(20):
+            if not is_link(value):
+                return unwrapped(value)
+            value = self.inputs(value[0]).get("value")
+        return None
+
+    def first(self, sampler: str, *names: str) -> Any:
+        """The nearest constant of one of these names, at the sampler or behind it."""
+        for node_id in (sampler, *self.upstream(sampler)):
+            for name in names:
+                found = self.constant(self.inputs(node_id).get(name))
+                if found is not None and not isinstance(found, dict | list):
+                    return found
+        return None
+
+    def words(self, sampler: str, names: tuple[str, ...]) -> str:
+        """The texts behind the first of these inputs that is linked."""
+        link = next((v for v in map(self.inputs(sampler).get, names) if is_link(v)), None)
+        if link is None:
+            return ""
+        texts = [self.constant(self.inputs(n).get("text")) for n in (link[0], *self.upstream(link[0]))]
+        return "\n".join(dict.fromkeys(text for text in texts if isinstance(text, str) and text))
+
+
+def _is_sampler(inputs: Mapping[str, Any]) -> bool:
+    return "latent_image" in inputs and bool({"seed", "noise_seed", "sigmas"} & set(inputs))
+
+
+def _number(value: Any, kind: type[int] | type[float]) -> Any:
+    try:
+        return None if value is None or isinstance(value, bool) else kind(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]', value) else value
+
+
+def _settings_in(line: str) -> dict[str, str]:
+    found = {}
+    for name, value in re.findall(r'\s*([\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', line[:100_000]):
+        if value.startswith('"'):
+            try:
+                value = str(json.loads(value))
+            except ValueError:
+                value = value.strip('"')
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _sampler_of(sampler: str, schedule: str) -> tuple[str, str]:
+    """ComfyUI's names for A1111's; older texts have the schedule as the sampler's last word: "DPM++ 2M Karras"."""
+    names = {theirs.lower(): ours for ours, theirs in SAMPLER_NAMES.items()}
+    schedules = {theirs.lower(): ours for ours, theirs in SCHEDULER_NAMES.items()}
+    words = sampler.lower()
+    for theirs, ours in schedules.items():
+        if not schedule and words.endswith(" " + theirs) and words not in names:
+            words, schedule = words.removesuffix(" " + theirs), theirs
+            return names.get(words, words), ours
+    return names.get(words, sampler), schedules.get(schedule.lower(), schedule)

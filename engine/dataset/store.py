@@ -555,7 +555,9 @@ class Store:
     def _apply(self, changes: Changes, *, after: bool) -> None:
         side, revision, now = (-1 if after else -2), self.revision(), time.time()
         self._db.executemany(
-            "INSERT OR REPLACE INTO decisions (picture, term, state, time, revision) VALUES (?,?,?,?,?)",
+            # the time stays that of the first decision: it is the order of the user's own tags
+            "INSERT INTO decisions (picture, term, state, time, revision) VALUES (?,?,?,?,?) "
+            "ON CONFLICT (picture, term) DO UPDATE SET state=excluded.state, revision=excluded.revision",
             [(row[0], row[1], row[side], now, revision) for row in changes.decisions],
         )
         self._db.executemany(

@@ -267,7 +267,7 @@ class View:
 
     def _read_decisions(self, since: int) -> None:
         for picture, term, state in self.store.rows(
-            "SELECT picture, term, state FROM decisions WHERE revision>?", since
+            "SELECT picture, term, state FROM decisions WHERE revision>? ORDER BY time, term", since
         ):
             self._decisions.setdefault(term, {})[picture] = state
             self._decided.setdefault(picture, {})[term] = state

@@ -59,7 +59,7 @@ def ctx(workspace: Workspace) -> Context:
 
 
 def paint(folder: Path, **names: str) -> None:
-    """Pictures of one colour: name -> colour. Every one differs in a corner pixel, so that no two have the same content."""
+    """Pictures of one colour: name -> colour. Each differs in a corner pixel, so that no two have the same content."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (name, colour) in enumerate(names.items()):
         image = Image.new("RGB", (64, 64), COLOURS[colour])

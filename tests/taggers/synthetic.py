@@ -18,7 +18,7 @@ SIZE = 32
 
 
 def write_wd(folder: Path, *, fixed_batch: int | None = None, size: int = SIZE, nan: bool = False, rows=ROWS) -> Path:
-    """red, green or blue scores sigmoid(12 x mean of that channel / 255 - 6); the rest is constant. Returns the folder."""
+    """red, green or blue scores sigmoid(12 x mean of that channel / 255 - 6); the rest is constant. Gives folder."""
     weight = np.zeros((3, len(ROWS)), np.float32)
     bias = np.full(len(ROWS), -6, np.float32)
     for channel, column in ((2, 4), (1, 5), (0, 6)):  # BGR: red is channel 2

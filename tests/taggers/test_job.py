@@ -40,7 +40,7 @@ def test_tags_follow_the_colour_so_the_channel_order_is_right(ctx: Context) -> N
 def test_one_rating_and_the_thresholds_by_category_decide_what_counts(ctx: Context) -> None:
     paint(ctx.workspace.datasets / "set", a="red")
     run(ctx, TagSettings(dataset="set", tagger="wd-test"))
-    # hatsune_miku has 0.731, under the 0.85 of characters; o_o and fate have 0.881 and 0.731, over the 0.35 of general tags
+    # hatsune_miku has 0.731, under the 0.85 of characters; o_o and fate have 0.881 and 0.731, over 0.35
     assert sorted(tags_by_name(ctx.workspace)["a.png"]) == [
         "artoria_pendragon_(fate)",
         "fate_(series)",

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from engine.dataset.library import Dataset, Library
+from engine.dataset.store import Policy, Reading
+from engine.dataset.view import Count, View
+from engine.workspace import Workspace
+
+
+@pytest.fixture
+def view(dataset: Dataset) -> View:
+    source = dataset.store.source("tagger:x", policy=Policy({"general": 0.5, "character": 0.8}))
+    readings = {
+        1: Reading([("cat", "general", 0.9), ("dog", "general", 0.5), ("miku", "character", 0.7)]),
+        2: Reading([("cat", "general", 0.6), ("dog", "general", 0.51)]),
+        3: Reading([("rating:safe", "rating", 0.3), ("rating:sensitive", "rating", 0.4)]),
+    }
+    dataset.store.add_readings(source.id, readings)
+    return View(dataset.store)
+
+
+def test_a_score_must_be_over_the_threshold_not_on_it(view: View) -> None:
+    assert [t.name for t in view.tags(1)] == ["cat"]
+    assert [t.name for t in view.tags(2)] == ["cat", "dog"]
+
+
+def test_only_the_likeliest_rating_counts(view: View) -> None:
+    assert [t.name for t in view.tags(3)] == ["rating:sensitive"]
+
+
+def test_counts_follow_thresholds_decisions_and_masks(dataset: Dataset, view: View) -> None:
+    assert view.counts() == [
+        Count("cat", "general", 2),
+        Count("dog", "general", 1),
+        Count("rating:sensitive", "rating", 1),
+    ]
+    dataset.store.decide([(1, "cat", -1), (1, "dog", 1), (2, "dog", -1), (3, "new", 1), (2, "cat", 1)], "Edit")
+    assert {c.name: c.pictures for c in view.counts()} == {"cat": 1, "dog": 1, "rating:sensitive": 1, "new": 1}
+    assert {c.name: c.pictures for c in view.counts(np.array([True, False, False]))} == {"dog": 1}
+    assert view.mask("dog").tolist() == [True, False, False]
+    assert view.mask("never heard of").tolist() == [False, False, False]
+
+
+def test_scores_are_the_highest_of_all_sources(dataset: Dataset, view: View) -> None:
+    other = dataset.store.source("tagger:y", policy=Policy({"general": 0.5}))
+    dataset.store.add_readings(other.id, {1: Reading([("cat", "general", 0.95)])})
+    assert np.allclose(view.scores("cat"), [0.95, 0.6, np.nan], equal_nan=True)
+
+
+def test_mcut_uses_what_each_reading_kept(dataset: Dataset) -> None:
+    source = dataset.store.source("tagger:m", policy=Policy({"general": 0.99}, mcut=("general",)))
+    dataset.store.add_readings(
+        source.id,
+        {
+            1: Reading([("a", "general", 0.9), ("b", "general", 0.4)], {"general": 0.65}),
+            2: Reading([("a", "general", 0.9), ("b", "general", 0.4)], {"general": 0.3}),
+        },
+    )
+    view = View(dataset.store)
+    assert [[t.name for t in view.tags(i)] for i in (1, 2)] == [["a"], ["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"how": "union"}, ["a", "b", "c", "mine"]),
+        ({"how": "intersection"}, ["a", "mine"]),
+        ({"how": "vote", "share": 0.5}, ["a", "b", "mine"]),
+    ],
+)
+def test_taggers_are_merged_by_vote_and_what_a_person_wrote_always_counts(
+    dataset: Dataset, how: dict, expected: list[str]
+) -> None:
+    for tool, weight, tags in (("tagger:x", 2.0, "ab"), ("tagger:y", 1.0, "ac"), ("sidecar", 1.0, ["mine"])):
+        source = dataset.store.source(tool, policy=Policy({}, weight=weight))
+        dataset.store.add_readings(source.id, {1: Reading([(t, "general", 0.9) for t in tags])})
+    dataset.store.change_meta("merge", how, "Merge")
+    assert sorted(t.name for t in View(dataset.store).tags(1)) == expected
+
+
+def test_a_source_that_is_off_does_not_count(dataset: Dataset, view: View) -> None:
+    (source,) = view.sources()
+    dataset.store.set_policy(source.id, Policy(enabled=False), "Off")
+    assert view.counts() == []
+    dataset.store.undo()
+    assert len(view.counts()) == 3
+
+
+@pytest.mark.slow
+def test_ten_thousand_pictures_answer_in_time(workspace: Workspace) -> None:
+    """A million readings: a filter or count in 150 ms, a moved threshold or an edit in well under a second."""
+    with Library(workspace).create("large") as dataset:
+        fill(dataset, 10_000)
+        view = View(dataset.store)
+        assert len(view.pictures()) == 10_000
+        source = view.sources()[0].id
+        assert best(lambda: view.mask("tag_7")) < 0.15
+        assert best(lambda: view.counts(view.mask("tag_7"))) < 0.15
+        dataset.store.decide([(i, "tag_7", -1) for i in range(1, 2000)], "Bulk")
+        start = time.perf_counter()
+        view.mask("tag_7")
+        assert time.perf_counter() - start < 1.0
+        dataset.store.set_policy(source, Policy({"general": 0.6}), "Move")
+        start = time.perf_counter()
+        view.counts()
+        assert time.perf_counter() - start < 2.0
+
+
+def best(call) -> float:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def fill(dataset: Dataset, pictures: int, tags: int = 100) -> None:
+    """Made-up pictures with `tags` scored tags each, out of 8,000 words of which some are frequent."""
+    rng = np.random.default_rng(0)
+    store = dataset.store
+    with store.writing():
+        for i in range(pictures):
+            id = store.add_picture(f"{i:032x}", width=512, height=768, mode="RGB", format="PNG", bytes=1)
+            store.put_file(f"p{i:05}.png", id, 1, 1)
+    source = store.source("tagger:x", policy=Policy({"general": 0.35}))
+    words = [f"tag_{i}" for i in range(8000)]
+    for start in range(1, pictures + 1, 1000):
+        readings = {}
+        for id in range(start, min(start + 1000, pictures + 1)):
+            chosen = np.unique((rng.random(tags) ** 4 * 8000).astype(int))
+            readings[id] = Reading(
+                [(words[w], "general", float(s)) for w, s in zip(chosen, rng.random(len(chosen)), strict=True)]
+            )
+        store.add_readings(source.id, readings)

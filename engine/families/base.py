@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from engine.models.manager import ModelManager, ModelRef
+    from engine.weights.lora import LoraEntry, LoraFile
 
 Part = Literal["denoiser", "text_encoder"]
 Prediction = Literal["eps", "v"]
@@ -69,6 +70,7 @@ class Detected:
     layout: str
     prediction: Prediction
     defaults: Defaults
+    factor: int = 8  # pixels per latent cell along a side, of this file's VAE
 
 
 class DetectCheckpoint(Protocol):
@@ -81,14 +83,15 @@ class DetectCheckpoint(Protocol):
 class Adapter:
     """A LoRA acting on one part of a model: low-rank pairs by module name, at a strength.
 
-    It is never merged into shared weights; it acts beside them while a model runs. `key` says which file or live
-    training run it is, and takes part in cache keys.
+    It is never merged into shared weights; it acts beside them while a model runs (parts/adapters.py: `acting`). `key`
+    says which file or live training run it is. Of a running training the entries hold its own tensors, read at each
+    call: give it a new key whenever they changed.
     """
 
     key: str
     title: str
     strength: float
-    entries: Mapping[str, Any] = field(repr=False, compare=False)  # {module name: engine.weights.lora.LoraEntry}
+    entries: Mapping[str, LoraEntry] = field(repr=False, compare=False)  # {module name: pair}
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Model:
     config: Mapping[str, Any]  # diffusers' config of the denoiser
     prediction: Prediction
     latent: LatentFormat
+    modules: Mapping[str, tuple[int, ...]] = field(repr=False)  # {module: shape of its weight}: what LoRAs may act on
     adapters: tuple[Adapter, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)  # patches: shift, rescale, freeu ...
 
@@ -112,6 +116,7 @@ class Clip:
     refs: tuple[ModelRef, ...]
     tokenizers: tuple[Any, ...]
     configs: tuple[Mapping[str, Any], ...]
+    modules: tuple[Mapping[str, tuple[int, ...]], ...] = field(repr=False)  # per encoder, as in Model
     adapters: tuple[Adapter, ...] = ()
     stop_at_layer: int | None = None  # ComfyUI's CLIPSetLastLayer: -1 is the last
     embeddings: tuple[Path, ...] = ()  # folders with textual inversions
@@ -151,8 +156,11 @@ class TextBatch:
 class Family(Protocol):
     spec: FamilySpec
 
-    def load_checkpoint(self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = ()) -> Components:
-        """Registers the parts of a checkpoint with the manager; only its header is read."""
+    def load_checkpoint(
+        self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = (), *, allow_pickle: bool = False
+    ) -> Components:
+        """Registers the parts of a checkpoint (file, or folder in diffusers' layout) with the manager; only its header
+        is read."""
         ...
 
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: str) -> TextBatch:
@@ -189,6 +197,7 @@ class Family(Protocol):
         """The kohya key (without suffix) of a module: `lora_unet_down_blocks_0_attentions_0_proj_in`."""
         ...
 
-    def lora_modules(self, model: Model, part: Part) -> Mapping[str, str]:
-        """{any dialect's key without suffix: module name}, all dialects of the field (kohya, diffusers, peft, LDM)."""
+    def read_lora(self, path: Path, model: Model | None, clip: Clip | None, *, allow_pickle: bool = False) -> LoraFile:
+        """A LoRA file of any dialect of the field (kohya, diffusers, peft, LDM names), its entries by part and module.
+        Raises a FileError for what is no LoRA or fits none of the parts that are given."""
         ...

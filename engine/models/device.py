@@ -25,10 +25,12 @@ class UnknownDevice(DeviceError):
 
 class Device(Protocol):
     name: str
-    kind: Literal["cpu", "cuda", "mps", "fake"]
     torch: torch.device
     is_host: bool  # weights lie where they run: taking a model off means dropping it
     safety: int  # bytes never planned with
+
+    @property
+    def kind(self) -> Literal["cpu", "cuda", "mps", "fake"]: ...
 
     def total(self) -> int:
         """Bytes the device has in all."""

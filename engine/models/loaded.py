@@ -17,7 +17,9 @@ from engine.models.device import Device
 
 class Loaded(Protocol):
     value: Any
-    nbytes: int
+
+    @property
+    def nbytes(self) -> int: ...
 
     def place(self, device: Device) -> None: ...
 

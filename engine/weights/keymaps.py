@@ -239,3 +239,63 @@ def _depth(tensors: Mapping[str, TensorInfo], prefix: str) -> int:
     while f"{prefix}.transformer_blocks.{depth}.attn1.to_q.weight" in tensors:
         depth += 1
     return depth
+
+
+def diffusers_unet_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    """As `unet_config`, of a UNet whose names are diffusers'."""
+    levels = _count(tensors, "down_blocks.{}.resnets.0.conv1.weight")
+    layers = [_count(tensors, f"down_blocks.{level}.resnets.{{}}.conv1.weight") for level in range(levels)]
+    block = "transformer_blocks.{}.attn1.to_q.weight"
+    depths = [_count(tensors, f"down_blocks.{level}.attentions.0.{block}") for level in range(levels)]
+    keys = next((t for k, t in tensors.items() if k.endswith(".attn2.to_k.weight")), None)
+    projection = next((t for k, t in tensors.items() if k.endswith(".proj_in.weight")), None)
+    if not levels or len(set(layers)) != 1 or keys is None or projection is None:
+        raise UnknownLayout(what="UNet", reason=f"its levels have {layers} blocks with {depths} transformer layers")
+    return {
+        "in_channels": tensors["conv_in.weight"].shape[1],
+        "out_channels": tensors["conv_out.weight"].shape[0],
+        "block_out_channels": tuple(
+            tensors[f"down_blocks.{level}.resnets.0.conv1.weight"].shape[0] for level in range(levels)
+        ),
+        "layers_per_block": layers[0],
+        "down_block_types": tuple("CrossAttnDownBlock2D" if d else "DownBlock2D" for d in depths),
+        "up_block_types": tuple("CrossAttnUpBlock2D" if d else "UpBlock2D" for d in reversed(depths)),
+        "transformer_layers_per_block": tuple(depth or 1 for depth in depths),
+        "cross_attention_dim": keys.shape[1],
+        "use_linear_projection": len(projection.shape) == 2,
+    }
+
+
+def diffusers_vae_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    """As `vae_config`, of an autoencoder whose names are diffusers'."""
+    levels = _count(tensors, "encoder.down_blocks.{}.resnets.0.conv1.weight")
+    if not levels or "decoder.conv_in.weight" not in tensors:
+        raise UnknownLayout(what="VAE", reason="encoder.down_blocks or decoder.conv_in is missing")
+    widths = [tensors[f"encoder.down_blocks.{level}.resnets.0.conv1.weight"].shape[0] for level in range(levels)]
+    return {
+        "in_channels": tensors["encoder.conv_in.weight"].shape[1],
+        "out_channels": tensors["decoder.conv_out.weight"].shape[0],
+        "latent_channels": tensors["decoder.conv_in.weight"].shape[1],
+        "block_out_channels": tuple(widths),
+        "layers_per_block": _count(tensors, "encoder.down_blocks.0.resnets.{}.conv1.weight"),
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "use_quant_conv": "quant_conv.weight" in tensors,
+        "use_post_quant_conv": "post_quant_conv.weight" in tensors,
+        "mid_block_add_attention": any(".mid_block.attentions.0." in name for name in tensors),
+    }
+
+
+_OLD_VAE = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def modern_vae_name(name: str) -> str:
+    """diffusers' own names before 0.18 for the attention of autoencoders, as they are now."""
+    return re.sub(r"(?<=attentions\.0\.)(query|key|value|proj_attn)\b", lambda m: _OLD_VAE[m[1]], name)
+
+
+def _count(tensors: Mapping[str, TensorInfo], pattern: str) -> int:
+    count = 0
+    while pattern.format(count) in tensors:
+        count += 1
+    return count

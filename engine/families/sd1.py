@@ -1,0 +1,328 @@
+"""Stable Diffusion 1.x: what it is (torch-free) and how it works (in the worker; torch is imported by its parts).
+
+Sizes come from the shapes in the file. What shapes cannot tell is as in SD 1.x, or as the file's metadata says:
+`easel.unet`, `easel.vae`, `easel.text_encoder` (JSON: fields of diffusers' and transformers' configs),
+`easel.tokenizer` (JSON: {"vocab", "merges"}), `easel.defaults` (JSON: fields of `Defaults`),
+`easel.latent_rgb` (JSON: a row of red, green, blue for each latent channel, and one more for the bias).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import FileError
+from engine.families.base import (
+    Clip,
+    Components,
+    Defaults,
+    Detected,
+    FamilySpec,
+    LatentFormat,
+    Model,
+    Part,
+    Prediction,
+    TextBatch,
+    Vae,
+)
+from engine.weights import keymaps, lora
+from engine.weights.header import Header, TensorInfo
+from engine.weights.identify import TITLES, lora_family
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from engine.models.device import Device
+    from engine.models.loaded import TorchModel
+    from engine.models.manager import ModelManager, ModelRef, Role
+
+SPEC = FamilySpec(
+    name="sd1",
+    title="Stable Diffusion 1.x",
+    prediction="eps",
+    # a fit of RGB to latents of SD 1.5: https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204
+    latent=LatentFormat(
+        channels=4,
+        scale=0.18215,
+        rgb=((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473)),
+    ),
+    defaults=Defaults(),
+    architecture="stable-diffusion-v1",
+    base_model_version="sd_v1",
+    family_class="engine.families.sd1:SD1",
+)
+
+UNET = {"attention_head_dim": 8, "norm_num_groups": 32}  # diffusers' name for the count of heads is an old mistake
+VAE = {"norm_num_groups": 32, "scaling_factor": 0.18215}
+TEXT = {"num_attention_heads": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+# Where the parts of a file lie: {layout: (UNet, autoencoder, text encoder)}.
+PREFIXES = {
+    "ldm": ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."),
+    "diffusers": ("unet.", "vae.", "text_encoder."),
+}
+
+
+class BadMetadata(FileError):
+    en = "{path}: its metadata '{key}' can't be used: {reason}."
+    zh = "{path}：其元数据“{key}”无法使用：{reason}。"
+
+
+def detect(header: Header) -> Detected | None:
+    """SD 1.x has cross attention on one CLIP text encoder and no second embedding of size or pooled text."""
+    layout = _layout(header)
+    if layout is None:
+        return None
+    vae = header.under(PREFIXES[layout][1])
+    vae_sizes = keymaps.vae_config(vae) if layout == "ldm" else keymaps.diffusers_vae_config(vae)
+    return Detected(SPEC.name, layout, _prediction(header), _defaults(header), _factor(vae_sizes))
+
+
+class SD1:
+    spec = SPEC
+
+    def load_checkpoint(
+        self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = (), *, allow_pickle: bool = False
+    ) -> Components:
+        from engine.families.discover import unknown
+        from engine.weights.load import open_header
+
+        header = open_header(path, allow_pickle=allow_pickle)
+        layout = _layout(header)
+        if layout is None:
+            raise unknown(path, "")
+        file = _File(header, layout)
+        latent = _latent(header, file.vae_config)
+        title = lora.title_of(header.path, header.metadata)
+        model = Model(
+            family=self,
+            ref=_register(manager, file, "denoiser", f"{title} UNet"),
+            config=file.unet_config,
+            prediction=_prediction(header),
+            latent=latent,
+            modules=file.modules(0, file.unet_name),
+        )
+        clip = Clip(
+            family=self,
+            refs=(_register(manager, file, "text_encoder", f"{title} CLIP"),),
+            tokenizers=(file.tokenizer,),
+            configs=(file.text_config,),
+            modules=(file.modules(2, file.text_name),),
+            embeddings=tuple(embeddings),
+        )
+        vae_ref = _register(manager, file, "vae", f"{title} VAE")
+        vae = Vae(self, vae_ref, file.vae_config, latent, factor=_factor(file.vae_config))
+        return Components(model, clip, vae, title, header.digest)
+
+    def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: str) -> TextBatch:
+        from engine.families.parts import clip as part
+
+        cross, pooled = part.encode_prompt(modules[0], clip.tokenizers[0], text, clip.embeddings, clip.stop_at_layer)
+        return TextBatch(cross, pooled)
+
+    def encode_captions(self, modules: Sequence[nn.Module], clip: Clip, captions: Sequence[str]) -> TextBatch:
+        from engine.families.parts import clip as part
+
+        return TextBatch(*part.encode_captions(modules[0], clip.tokenizers[0], captions, clip.stop_at_layer))
+
+    def encode_image(self, module: nn.Module, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
+        from engine.families.parts import diffusion
+
+        return (diffusion.encode(module, pixels) - vae.latent.shift) * vae.latent.scale
+
+    def decode_latent(self, module: nn.Module, vae: Vae, latents: torch.Tensor) -> torch.Tensor:
+        from engine.families.parts import diffusion
+
+        return diffusion.decode(module, latents / vae.latent.scale + vae.latent.shift)
+
+    def predict(self, module: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, text: TextBatch) -> torch.Tensor:
+        from engine.families.parts import diffusion
+
+        return diffusion.predict(module, x, timesteps, text.cross)
+
+    def alphas_cumprod(self, model: Model) -> torch.Tensor:
+        import torch
+
+        betas = torch.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000, dtype=torch.float64) ** 2
+        return torch.cumprod(1.0 - betas, dim=0).float()
+
+    def lora_targets(self, module: nn.Module, part: Part, *, linear: bool, conv: bool) -> list[str]:
+        """As kohya's: `linear` is all of the attention blocks, their 1x1 convolutions included, `conv` the residual
+        blocks and the changes of size."""
+        from torch.nn import Conv2d, Linear
+
+        names = [name for name, layer in module.named_modules() if isinstance(layer, Linear | Conv2d)]
+        if part == "text_encoder":
+            return [name for name in names if linear and (".self_attn." in name or ".mlp." in name)]
+        in_attention = [name for name in names if ".attentions." in name]
+        others = [name for name in names if ".resnets." in name or "samplers." in name]
+        return [*(in_attention if linear else ()), *(others if conv else ())]
+
+    def lora_key(self, model: Model, part: Part, module_name: str) -> str:
+        if part == "denoiser":
+            return lora.kohya_name("lora_unet", module_name)
+        return lora.kohya_name("lora_te", keymaps.clip_text_map().to_ldm(module_name) or module_name)
+
+    def read_lora(
+        self, path: Path, model: Model | None, clip: Clip | None, *, allow_pickle: bool = False
+    ) -> lora.LoraFile:
+        from engine.weights.load import open_header
+
+        header = open_header(path, allow_pickle=allow_pickle)
+        tables: dict[str, dict[str, str]] = {}
+        shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
+        if model is not None:
+            tables["denoiser"] = lora.unet_names(model.modules, keymaps.unet_map(model.config))
+            shapes["denoiser"] = model.modules
+        if clip is not None:
+            tables["text_encoder"] = lora.clip_names(clip.modules[0], keymaps.clip_text_map())
+            shapes["text_encoder"] = clip.modules[0]
+        return lora.read_lora(header, tables, shapes, TITLES[lora_family(header)])
+
+
+class _File:
+    """One file or folder: where its parts lie, their configs, and what its names are in the modules."""
+
+    def __init__(self, header: Header, layout: str) -> None:
+        self.header = header
+        self.prefixes = PREFIXES[layout]
+        unet, vae, text = (header.under(prefix) for prefix in self.prefixes)
+        self._text_prefix = "" if "text_model.embeddings.token_embedding.weight" in text else "text_model."
+        text = {self._text_prefix + name: info for name, info in text.items()}
+        self.ldm = layout == "ldm"
+        unet_sizes = keymaps.unet_config(unet) if self.ldm else keymaps.diffusers_unet_config(unet)
+        vae_sizes = keymaps.vae_config(vae) if self.ldm else keymaps.diffusers_vae_config(vae)
+        self.unet_config = {**unet_sizes, **UNET, **_override(header, "easel.unet")}
+        self.vae_config = {**vae_sizes, **VAE, **_override(header, "easel.vae")}
+        self.tokenizer = _tokenizer(header)
+        start, end = self.tokenizer.start, self.tokenizer.end
+        special = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
+        text_sizes = keymaps.clip_text_config(text)
+        self.text_config = {**text_sizes, **TEXT, **_override(header, "easel.text_encoder"), **special}
+        self._unet_map = keymaps.unet_map(self.unet_config)
+        self._vae_map = keymaps.vae_map(self.vae_config)
+        self._text_map = keymaps.clip_text_map()
+
+    def unet_name(self, name: str) -> str | None:
+        rest = _after(name, self.prefixes[0])
+        return self._unet_map.to_diffusers(rest) if rest and self.ldm else rest
+
+    def vae_name(self, name: str) -> str | None:
+        rest = _after(name, self.prefixes[1])
+        return self._vae_map.to_diffusers(rest) if rest and self.ldm else rest and keymaps.modern_vae_name(rest)
+
+    def text_name(self, name: str) -> str | None:
+        rest = _after(name, self.prefixes[2])
+        return rest and self._text_map.to_diffusers(self._text_prefix + rest)
+
+    def modules(self, part: int, rename: Any) -> dict[str, tuple[int, ...]]:
+        """{module: shape of its weight} of everything that multiplies."""
+        found: dict[str, tuple[int, ...]] = {}
+        for name, info in self.header.tensors.items():
+            if name.startswith(self.prefixes[part]) and name.endswith(".weight") and len(info.shape) >= 2:
+                own = rename(name)
+                if own and "embedding" not in own.split(".")[-2]:
+                    found[own.removesuffix(".weight")] = info.shape
+        return found
+
+    def load(self, role: Role, dtype: torch.dtype) -> TorchModel:
+        from engine.families.parts import clip, diffusion
+        from engine.models.loaded import TorchModel
+
+        if role == "denoiser":
+            skeleton, name = diffusion.build_unet(self.unet_config), self.unet_name
+        elif role == "vae":
+            skeleton, name = diffusion.build_vae(self.vae_config), self.vae_name
+        else:
+            skeleton, name = clip.build(self.text_config), self.text_name
+        return TorchModel(diffusion.fill(skeleton, role, self.header, name, dtype))
+
+    def tensors(self, role: Role) -> Mapping[str, TensorInfo]:
+        return self.header.under(self.prefixes[("denoiser", "vae", "text_encoder").index(role)])
+
+
+def _register(manager: ModelManager, file: _File, role: Role, title: str) -> ModelRef:
+    from engine.families.parts.precision import compute_dtype
+    from engine.models.manager import ModelSpec
+
+    tensors = file.tensors(role)
+    stored = next(iter(tensors.values())).dtype
+    dtype = compute_dtype(manager.device, role, stored)
+    nbytes = sum(math.prod(info.shape) for info in tensors.values()) * dtype.itemsize
+
+    def load(device: Device) -> TorchModel:
+        return file.load(role, dtype)
+
+    return manager.add(ModelSpec(f"{file.header.digest}/{role}/{dtype}", role, title, nbytes, load))
+
+
+def _layout(header: Header) -> str | None:
+    for layout, (unet, _, text) in PREFIXES.items():
+        first = f"{unet}input_blocks.0.0.weight" if layout == "ldm" else f"{unet}conv_in.weight"
+        extra = f"{unet}label_emb.0.0.weight" if layout == "ldm" else f"{unet}add_embedding.linear_1.weight"
+        tokens = (f"{text}text_model.embeddings.token_embedding.weight", f"{text}embeddings.token_embedding.weight")
+        if first in header and extra not in header and any(name in header for name in tokens):
+            return layout if header.shape(first)[1] == SPEC.latent.channels else None
+    return None
+
+
+def _prediction(header: Header) -> Prediction:
+    stated = header.metadata.get("modelspec.prediction_type", "") or _override(header, "easel.scheduler").get(
+        "prediction_type", ""
+    )
+    return "v" if "v_pred" in header or str(stated).lower().startswith("v") else SPEC.prediction
+
+
+def _defaults(header: Header) -> Defaults:
+    given = _override(header, "easel.defaults")
+    width, _, height = header.metadata.get("modelspec.resolution", "").partition("x")
+    if width.isdigit() and height.isdigit() and 64 <= int(width) <= 4096 and 64 <= int(height) <= 4096:
+        given = {"width": int(width), "height": int(height), **given}
+    known = {field.name: type(field.default) for field in fields(Defaults)}
+    for name, value in given.items():
+        if name not in known or not isinstance(value, (int, float) if known[name] is float else known[name]):
+            raise BadMetadata(path=header.path, key="easel.defaults", reason=f"{name} = {value!r}")
+    return replace(SPEC.defaults, **given)
+
+
+def _latent(header: Header, vae_config: Mapping[str, Any]) -> LatentFormat:
+    latent = replace(SPEC.latent, channels=vae_config["latent_channels"], scale=float(vae_config["scaling_factor"]))
+    text = header.metadata.get("easel.latent_rgb")
+    if text is None:
+        return latent
+    try:
+        rows = [(float(r), float(g), float(b)) for r, g, b in json.loads(text)]
+    except (ValueError, TypeError) as error:
+        raise BadMetadata(path=header.path, key="easel.latent_rgb", reason=str(error)) from error
+    bias = rows[latent.channels] if len(rows) > latent.channels else (0.0, 0.0, 0.0)
+    return replace(latent, rgb=tuple(rows[: latent.channels]), rgb_bias=bias)
+
+
+def _tokenizer(header: Header) -> Any:
+    from engine.families.parts.tokenizer import clip_tokenizer, tokenizer_from_json
+
+    text = header.metadata.get("easel.tokenizer")
+    return clip_tokenizer() if text is None else tokenizer_from_json(text, header.path)
+
+
+def _override(header: Header, key: str) -> dict[str, Any]:
+    """Config fields from the metadata. A folder's config.json brings fields about itself, which begin with "_"."""
+    try:
+        data = json.loads(header.metadata.get(key, "{}"))
+    except ValueError as error:
+        raise BadMetadata(path=header.path, key=key, reason=str(error)) from error
+    if not isinstance(data, dict):
+        raise BadMetadata(path=header.path, key=key, reason="it is not a JSON object")
+    return {name: value for name, value in data.items() if not name.startswith("_")}
+
+
+def _factor(vae_config: Mapping[str, Any]) -> int:
+    return 2 ** (len(vae_config["block_out_channels"]) - 1)
+
+
+def _after(name: str, prefix: str) -> str | None:
+    return name[len(prefix) :] if name.startswith(prefix) else None

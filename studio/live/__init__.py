@@ -1,0 +1,16 @@
+"""The routes that the page's live parts talk to, all below /studio: one file per subject, JSON in and out.
+
+Jobs themselves are in studio/api.py, which the command line speaks as well. A refusal is {"error": {code, en, zh}}.
+"""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute, Mount
+
+from studio.app import App
+from studio.live import assets, datasets, events, pictures, runs, system
+
+
+def routes(app: App) -> list[BaseRoute]:
+    parts = (assets, events, pictures, runs, datasets, system)
+    return [Mount("/studio", routes=[route for part in parts for route in part.routes(app)])]

@@ -1,0 +1,9 @@
+// Loads every live part of the page.
+import './job.js';
+import './queue.js';
+import './gallery.js';
+import './grid.js';
+import './curve.js';
+import './system.js';
+import './search.js';
+import './chrome.js';

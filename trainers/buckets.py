@@ -1,0 +1,51 @@
+"""Aspect ratio buckets: the sizes pictures are trained at, which picture goes where, and how it is cut to size.
+
+All sizes have about resolution x resolution pixels. It knows no dataset.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from PIL import Image
+
+
+@dataclass(frozen=True, order=True)
+class Bucket:
+    width: int
+    height: int
+
+    @property
+    def ratio(self) -> float:
+        return self.width / self.height
+
+
+def make_buckets(resolution: int, low: int, high: int, step: int) -> list[Bucket]:
+    """Every width from low to high in steps, each with the height that fills the area; the square one always.
+
+    The square side is rounded to the step as well (at least one step).
+    """
+    square = max(step, round(resolution / step) * step)
+    found = {Bucket(square, square)}
+    for width in range(math.ceil(low / step) * step, high + 1, step):
+        height = min(high, resolution * resolution // width) // step * step
+        if width and height >= max(low, step):
+            found |= {Bucket(width, height), Bucket(height, width)}
+    return sorted(found)
+
+
+def nearest_bucket(width: int, height: int, buckets: list[Bucket]) -> Bucket:
+    """The bucket whose shape is nearest, as a ratio; the larger one of two equally near."""
+    ratio = math.log(width / height)
+    return min(buckets, key=lambda b: (abs(math.log(b.ratio) - ratio), -b.width * b.height, b))
+
+
+def fit(image: Image.Image, bucket: Bucket) -> Image.Image:
+    """Scaled until it covers the bucket, then cut in the middle. At most one side loses anything."""
+    scale = max(bucket.width / image.width, bucket.height / image.height)
+    size = (max(bucket.width, round(image.width * scale)), max(bucket.height, round(image.height * scale)))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    left, top = (size[0] - bucket.width) // 2, (size[1] - bucket.height) // 2
+    return image.crop((left, top, left + bucket.width, top + bucket.height))

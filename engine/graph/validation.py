@@ -132,6 +132,7 @@ class _Judge:
         self.rules: dict[str, list[_Rule]] = {}
         self.coerced: dict[str, dict[str, Any]] = {}  # new inputs of nodes whose values changed
         self.custom: list[CustomCheck] = []
+        self.cycles: list[Sequence[str]] = []
 
     def judge(self, targets: Collection[str] | None, ask: Ask | None) -> Validation:
         outputs = [
@@ -194,10 +195,10 @@ class _Judge:
             if isinstance(value, list):
                 self._check_link(node_id, rule, value, types, is_root)
                 continue
-            value = unwrapped(value)
-            fitting = self._check_value(node_id, rule, value)
-            if fitting is not inputs[rule.name]:
-                new[rule.name] = fitting
+            plain = unwrapped(value)
+            fitting = self._check_value(node_id, rule, plain)
+            if fitting is not plain or (plain is not value and not isinstance(fitting, list)):
+                new[rule.name] = fitting  # a literal list stays wrapped, so that it is never taken for a link
         if new:
             self.coerced[node_id] = {**inputs, **new}
         custom = self.catalogue[node["class_type"]].custom
@@ -347,6 +348,7 @@ class _Judge:
         shown = [*cycle, cycle[0]] if len(cycle) < 50 else [*cycle[:25], "...", *cycle[-24:], cycle[0]]
         names = (f"{n} ({self.prompt[n]['class_type']})" if n in self.prompt else n for n in shown)
         details = " -> ".join(names)
+        self.cycles.append(cycle)
         for node_id in cycle[:MAX_REPORTED]:
             error = request_error("dependency_cycle", "Dependency cycle detected", details, cycle_nodes=shown)
             self.errors.setdefault(node_id, []).append(error)
@@ -382,11 +384,16 @@ class _Judge:
         other = 1 << len(reported)
         own = {node_id: other for node_id in self.errors}
         own.update({node_id: 1 << bit for bit, node_id in enumerate(reported)})
+        for cycle in self.cycles:  # all of a cycle hang on each other; the order is cut somewhere
+            together = 0
+            for node_id in cycle:
+                together |= own.get(node_id, 0)
+            own.update(dict.fromkeys(cycle, together))
         masks: dict[str, int] = {}
         for node_id in order:
             mask = own.get(node_id, 0)
             for source in links[node_id]:
-                mask |= masks.get(source, 0)  # absent only where a cycle was cut; its nodes are bad themselves
+                mask |= masks.get(source, 0)  # absent only where a cycle was cut
             masks[node_id] = mask
         return masks
 

@@ -214,6 +214,14 @@ def secret(ctx: NodeContext) -> tuple[int]:
     return (1,)
 
 
+@node("CheckpointLoaderSimple", category="loaders", outputs=[Out("MODEL"), Out("CLIP"), Out("VAE")])
+def checkpoint_loader(
+    ctx: NodeContext,
+    ckpt_name: Annotated[str, In(Models("checkpoints"), tooltip="The name of the checkpoint (model) to load.")],
+) -> tuple[str, str, str]:
+    return "model", "clip", "vae"
+
+
 def registry() -> Registry:
     found = Registry()
     found.add_module(sys.modules[__name__])

@@ -14,8 +14,8 @@ from starlette.routing import BaseRoute, Route
 from engine.errors import InputError
 from engine.jobs.types import Job, JobState
 from studio.app import App
-from studio.comfy.info import installed_version
 from studio.comfy.requests import json_object
+from studio.versions import installed_version
 
 ACTIONS = ("cancel", "pause", "resume", "retry", "delete", "move")
 

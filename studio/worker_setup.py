@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from engine.jobs.worker import WorkerHandle
 
 
 def setup(worker: WorkerHandle) -> None:
+    """Every phase says its name first, so that the page can tell what it waits for."""
     worker.phase("importing torch")
     import torch
 
@@ -18,17 +23,41 @@ def setup(worker: WorkerHandle) -> None:
     worker.models = manager = ModelManager(open_device(worker.device))
     worker.phase("loading nodes")
     from engine.graph.catalogue import Catalogue
+    from engine.graph.job import Executors, GraphOptions, answer_checks
     from engine.graph.registry import Registry
     from engine.nodes import load_all
 
     registry = worker.kept[Registry] = Registry()
     load_all(registry)
-    catalogue = Catalogue.of(registry)
-    catalogue.save(worker.workspace.cache)
+    Catalogue.of(registry).save(worker.workspace.cache)
+    worker.kept[GraphOptions] = GraphOptions(cache=os.environ.get("EASEL_CACHE") or "classic")
+    worker.around_nested = undisturbed_randomness
 
     def free(payload: dict[str, Any]) -> dict[str, Any]:
-        manager.trim(manager.ledger()["resident"] if payload.get("unload_models") else 0)
-        return {}
+        """POST /free: what is leased stays, so this is safe beside a running job."""
+        if Executors in worker.kept:
+            worker.kept[Executors].forget()
+        return {"freed": manager.trim()} if payload.get("unload_models") or payload.get("free_memory") else {}
 
-    worker.handlers["snapshot"] = lambda payload: {**manager.snapshot(), "torch": torch.__version__}
+    worker.handlers["snapshot"] = lambda _: {**manager.snapshot(), "torch": torch.__version__}
+    worker.handlers["validate_inputs"] = lambda payload: answer_checks(registry, worker.workspace, payload)
     worker.handlers["free"] = free
+
+
+@contextmanager
+def undisturbed_randomness() -> Iterator[None]:
+    """A job runs inside another: the outer one goes on with the random numbers and the grad mode that it had."""
+    import numpy
+    import torch
+
+    python, legacy, cpu = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            numpy.random.set_state(legacy)
+            torch.set_rng_state(cpu)
+            if devices:
+                torch.cuda.set_rng_state_all(devices)

@@ -81,14 +81,10 @@ def routes(app: App) -> list[BaseRoute]:
 
 def history_entry(job: Job) -> dict[str, Any]:
     result = job.result or {}
-    good = job.state is JobState.done
-    messages = result.get("messages") or []
-    if not messages and job.error:
-        messages = [["execution_error", {"prompt_id": job.id, "exception_message": job.error.get("en", "")}]]
     return {
         "prompt": entry(job),
         "outputs": result.get("outputs") or {},
-        "status": {"status_str": "success" if good else "error", "completed": good, "messages": messages},
+        "status": result.get("status") or _status_without_worker(job),
         "meta": result.get("meta") or {},
     }
 
@@ -99,6 +95,15 @@ def prune(app: App) -> int:
     for job in extra:
         app.jobs.delete(job.id)
     return len(extra)
+
+
+def _status_without_worker(job: Job) -> dict[str, Any]:
+    """Of a prompt whose worker could not tell how it ended."""
+    good = job.state is JobState.done
+    messages = []
+    if job.error:
+        messages = [["execution_error", {"prompt_id": job.id, "exception_message": job.error.get("en", "")}]]
+    return {"status_str": "success" if good else "error", "completed": good, "messages": messages}
 
 
 def _history(app: App, most: int, offset: int) -> dict[str, Any]:

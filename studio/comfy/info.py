@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ from engine.errors import EaselError, NotFound
 from engine.workspace import MODEL_FOLDERS, Workspace
 from studio.app import App
 from studio.comfy.requests import empty, path_in
+from studio.versions import installed_version
 
 COMFY_API = "0.3.64"  # the version of the API that is spoken here; clients compare it
 FEATURES: dict[str, Any] = {"supports_preview_metadata": True}
@@ -123,7 +123,7 @@ def _system(app: App) -> dict[str, Any]:
             "ram_total": memory.total,
             "ram_free": memory.available,
             "comfyui_version": COMFY_API,
-            "easel_version": importlib.metadata.version("easel-studio"),
+            "easel_version": installed_version("easel-studio"),
             "required_frontend_version": "",
             "installed_templates_version": "",
             "required_templates_version": "",
@@ -155,14 +155,6 @@ def _device(app: App, total: int, free: int) -> dict[str, Any]:
         "torch_vram_total": total,
         "torch_vram_free": free,
     }
-
-
-def installed_version(package: str) -> str:
-    """The version on disk; importing torch to ask it would load it into the server."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -34,9 +34,10 @@ def routes(app: App, sockets: Sockets) -> list[BaseRoute]:
         try:
             body = await json_body(request, app.settings.limits.prompt_mb)
         except NotJson as error:
-            return _refused(request_error("invalid_json", str(error)))
-        user = getattr(request.state, "user", "")
-        return await run_in_threadpool(_take, app, body, user)
+            status, answer = _refused(request_error("invalid_json", str(error)))
+        else:
+            status, answer = await run_in_threadpool(take, app, body, getattr(request.state, "user", ""))
+        return JSONResponse(answer, status)
 
     async def queue(request: Request) -> Response:
         if request.method == "GET":
@@ -80,20 +81,19 @@ def number_of(job: Job) -> int | float:
     return int(job.position) if job.position == int(job.position) else job.position
 
 
-def _take(app: App, body: Any, user: str) -> Response:
+def take(app: App, body: Any, user: str) -> tuple[int, dict[str, Any]]:
+    """Judge and queue what a client sent to POST /prompt. Returns the HTTP status and the answer."""
     if not isinstance(body, dict) or "prompt" not in body:
         return _refused(request_error("no_prompt", "No prompt provided", "No prompt provided"))
     wrong = _wrong_fields(body)
     if wrong:
         return _refused(wrong)
     if app.jobs.count(states=[JobState.queued], kinds=[KIND]) >= MOST_IN_QUEUE:
-        return JSONResponse({"error": request_error("queue_full", "The queue is full"), "node_errors": {}}, 429)
-    catalogue = app.nodes.catalogue()
-    found: Validation = validate(
-        body["prompt"], catalogue, app.workspace, body.get("partial_execution_targets"), app.nodes.ask
-    )
+        return _refused(request_error("queue_full", "The queue is full"), 429)
+    targets = body.get("partial_execution_targets")
+    found: Validation = validate(body["prompt"], app.catalogue, app.workspace, targets, app.nodes.ask)
     if found.error:
-        return JSONResponse(found.to_json(), 400)
+        return 400, found.to_json()
     client_id = body.get("client_id") or ""
     extra = {key: value for key, value in (body.get("extra_data") or {}).items() if key not in SECRETS}
     if client_id:
@@ -101,7 +101,13 @@ def _take(app: App, body: Any, user: str) -> Response:
     try:
         job = app.submit(
             KIND,
-            {"prompt": found.prompt, "extra_data": extra, "client_id": client_id, "outputs": found.outputs},
+            {
+                "prompt": found.prompt,
+                "extra_data": extra,
+                "client_id": client_id,
+                "outputs": found.outputs,
+                "draft": body.get("draft") is True,
+            },
             front=bool(body.get("front")),
             id=body.get("prompt_id") or str(uuid.uuid4()),
             user=user,
@@ -113,7 +119,7 @@ def _take(app: App, body: Any, user: str) -> Response:
     if "number" in body:
         number = float(body["number"])
         _place(app, job, number)
-    return JSONResponse({"prompt_id": job.id, "number": number, "node_errors": found.node_errors})
+    return 200, {"prompt_id": job.id, "number": number, "node_errors": found.node_errors}
 
 
 def _wrong_fields(body: dict[str, Any]) -> dict[str, Any] | None:
@@ -175,5 +181,5 @@ def _ids(value: Any) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-def _refused(error: dict[str, Any]) -> Response:
-    return JSONResponse({"error": error, "node_errors": {}}, 400)
+def _refused(error: dict[str, Any], status: int = 400) -> tuple[int, dict[str, Any]]:
+    return status, {"error": error, "node_errors": {}}

@@ -75,7 +75,8 @@ def run(ctx: JobContext, settings: PromptSettings) -> dict[str, Any]:
     messages.append(["execution_success", about])
     ctx.emit("execution_success", **about)
     ctx.emit("executing", node=None, prompt_id=ctx.job_id)
-    return {"outputs": outputs, "meta": {}, "messages": messages}
+    status = {"status_str": "success", "completed": True, "messages": messages}
+    return {"outputs": outputs, "meta": {}, "status": status}
 
 
 def _hold(ctx: JobContext, mode: str, seconds: float) -> None:

@@ -41,6 +41,7 @@ class Workspace:
     root: Path
     extra: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     output_dir: Path | None = None
+    allow_pickle: bool = False  # the machine's owner lets pickle files be read (weights_only)
 
     @property
     def models(self) -> Path:

@@ -95,6 +95,18 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class LiveLora:
+    """A LoRA under training. Under a name in `ctx.live` it stands for the file of that name in LoraLoader nodes.
+
+    Its entries hold the training's own tensors; `key` changes with every step, so that no cached result is taken for
+    the present one.
+    """
+
+    key: str
+    entries: Mapping[Part, Mapping[str, LoraEntry]] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class Model:
     """A MODEL link: a denoiser, what acts beside it and how it is sampled."""
 
@@ -161,6 +173,10 @@ class Family(Protocol):
     ) -> Components:
         """Registers the parts of a checkpoint (file, or folder in diffusers' layout) with the manager; only its header
         is read."""
+        ...
+
+    def load_vae(self, manager: ModelManager, path: Path, *, allow_pickle: bool = False) -> Vae:
+        """A VAE alone in a file."""
         ...
 
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: str) -> TextBatch:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import lru_cache
-from pathlib import Path
 from types import ModuleType
 from typing import cast
 
@@ -13,11 +12,12 @@ import engine.families
 from engine.errors import FileError
 from engine.families.base import Detected, Family, FamilySpec
 from engine.weights.header import Header
+from engine.weights.identify import identify
 
 
 class UnknownFamily(FileError):
-    en = "{path} is no checkpoint of a model family known here ({known}). {hint}"
-    zh = "{path} 不是此处已知模型系列（{known}）的检查点。{hint}"
+    en = "{path} is no checkpoint of a model family known here ({known}). It seems to be: {seems}."
+    zh = "{path} 不是此处已知模型系列（{known}）的检查点。它看起来是：{seems}。"
 
 
 @lru_cache(maxsize=1)
@@ -48,9 +48,20 @@ def family_of(header: Header) -> Family:
     """Raises UnknownFamily."""
     detected = detect(header)
     if detected is None:
-        raise unknown(header.path)
+        raise unknown(header)
     return family(detected.family)
 
 
-def unknown(path: Path, hint: str = "") -> UnknownFamily:
-    return UnknownFamily(path=path, known=", ".join(spec.title for spec in specs()), hint=hint)
+def family_of_vae(header: Header) -> Family:
+    """Of a VAE alone in a file. Raises UnknownFamily."""
+    for name, module in discover().items():
+        if module.detect_vae(header):
+            return family(name)
+    raise unknown(header)
+
+
+def unknown(header: Header) -> UnknownFamily:
+    """The error for a file that no family takes, saying what it seems to be."""
+    info = identify(header)
+    seems = f"{info.kind}, {info.family_title}" if info.family else info.kind
+    return UnknownFamily(path=header.path, known=", ".join(spec.title for spec in specs()), seems=seems)

@@ -15,7 +15,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import FileError
 from engine.families.base import (
     Clip,
     Components,
@@ -29,17 +28,16 @@ from engine.families.base import (
     TextBatch,
     Vae,
 )
+from engine.families.parts.stored import BadMetadata, json_metadata, stored_clip, stored_unet, stored_vae
 from engine.weights import keymaps, lora
-from engine.weights.header import Header, TensorInfo
+from engine.weights.header import Header
 from engine.weights.identify import TITLES, lora_family
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.models.device import Device
-    from engine.models.loaded import TorchModel
-    from engine.models.manager import ModelManager, ModelRef, Role
+    from engine.models.manager import ModelManager
 
 SPEC = FamilySpec(
     name="sd1",
@@ -60,16 +58,10 @@ SPEC = FamilySpec(
 UNET = {"attention_head_dim": 8, "norm_num_groups": 32}  # diffusers' name for the count of heads is an old mistake
 VAE = {"norm_num_groups": 32, "scaling_factor": 0.18215}
 TEXT = {"num_attention_heads": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
-# Where the parts of a file lie: {layout: (UNet, autoencoder, text encoder)}.
-PREFIXES = {
+PREFIXES = {  # where the parts lie: {layout: (UNet, autoencoder, text encoder)}
     "ldm": ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."),
     "diffusers": ("unet.", "vae.", "text_encoder."),
 }
-
-
-class BadMetadata(FileError):
-    en = "{path}: its metadata '{key}' can't be used: {reason}."
-    zh = "{path}：其元数据“{key}”无法使用：{reason}。"
 
 
 def detect(header: Header) -> Detected | None:
@@ -77,9 +69,14 @@ def detect(header: Header) -> Detected | None:
     layout = _layout(header)
     if layout is None:
         return None
-    vae = header.under(PREFIXES[layout][1])
-    vae_sizes = keymaps.vae_config(vae) if layout == "ldm" else keymaps.diffusers_vae_config(vae)
-    return Detected(SPEC.name, layout, _prediction(header), _defaults(header), _factor(vae_sizes))
+    vae = stored_vae(header, PREFIXES[layout][1], VAE)
+    return Detected(SPEC.name, layout, _prediction(header), _defaults(header), _factor(vae.config))
+
+
+def detect_vae(header: Header) -> bool:
+    """A VAE alone in a file, with as many latent channels as SD 1.x has."""
+    name = next((n for n in ("decoder.conv_in.weight", "first_stage_model.decoder.conv_in.weight") if n in header), "")
+    return bool(name) and header.shape(name)[1] == SPEC.latent.channels
 
 
 class SD1:
@@ -94,29 +91,46 @@ class SD1:
         header = open_header(path, allow_pickle=allow_pickle)
         layout = _layout(header)
         if layout is None:
-            raise unknown(path, "")
-        file = _File(header, layout)
-        latent = _latent(header, file.vae_config)
-        title = lora.title_of(header.path, header.metadata)
+            raise unknown(header)
+        in_unet, in_vae, in_text = PREFIXES[layout]
+        title = lora.title_of(path, header.metadata)
+        tokenizer = _tokenizer(header)
+        special = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
+        unet = stored_unet(header, in_unet, UNET)
+        vae = stored_vae(header, in_vae, VAE)
+        text = stored_clip(header, in_text, TEXT, special)
+        latent = _latent(header, vae.config)
         model = Model(
             family=self,
-            ref=_register(manager, file, "denoiser", f"{title} UNet"),
-            config=file.unet_config,
+            ref=unet.register(manager, f"{title} UNet"),
+            config=unet.config,
             prediction=_prediction(header),
             latent=latent,
-            modules=file.modules(0, file.unet_name),
+            modules=unet.modules(),
         )
         clip = Clip(
             family=self,
-            refs=(_register(manager, file, "text_encoder", f"{title} CLIP"),),
-            tokenizers=(file.tokenizer,),
-            configs=(file.text_config,),
-            modules=(file.modules(2, file.text_name),),
+            refs=(text.register(manager, f"{title} CLIP"),),
+            tokenizers=(tokenizer,),
+            configs=(text.config,),
+            modules=(text.modules(),),
             embeddings=tuple(embeddings),
         )
-        vae_ref = _register(manager, file, "vae", f"{title} VAE")
-        vae = Vae(self, vae_ref, file.vae_config, latent, factor=_factor(file.vae_config))
-        return Components(model, clip, vae, title, header.digest)
+        vae_ref = vae.register(manager, f"{title} VAE")
+        return Components(
+            model, clip, Vae(self, vae_ref, vae.config, latent, _factor(vae.config)), title, header.digest
+        )
+
+    def load_vae(self, manager: ModelManager, path: Path, *, allow_pickle: bool = False) -> Vae:
+        from engine.families.discover import unknown
+        from engine.weights.load import open_header
+
+        header = open_header(path, allow_pickle=allow_pickle)
+        if not detect_vae(header):
+            raise unknown(header)
+        vae = stored_vae(header, "first_stage_model." if header.has_prefix("first_stage_model.") else "", VAE)
+        ref = vae.register(manager, lora.title_of(path, header.metadata))
+        return Vae(self, ref, vae.config, _latent(header, vae.config), _factor(vae.config))
 
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: str) -> TextBatch:
         from engine.families.parts import clip as part
@@ -184,82 +198,6 @@ class SD1:
         return lora.read_lora(header, tables, shapes, TITLES[lora_family(header)])
 
 
-class _File:
-    """One file or folder: where its parts lie, their configs, and what its names are in the modules."""
-
-    def __init__(self, header: Header, layout: str) -> None:
-        self.header = header
-        self.prefixes = PREFIXES[layout]
-        unet, vae, text = (header.under(prefix) for prefix in self.prefixes)
-        self._text_prefix = "" if "text_model.embeddings.token_embedding.weight" in text else "text_model."
-        text = {self._text_prefix + name: info for name, info in text.items()}
-        self.ldm = layout == "ldm"
-        unet_sizes = keymaps.unet_config(unet) if self.ldm else keymaps.diffusers_unet_config(unet)
-        vae_sizes = keymaps.vae_config(vae) if self.ldm else keymaps.diffusers_vae_config(vae)
-        self.unet_config = {**unet_sizes, **UNET, **_override(header, "easel.unet")}
-        self.vae_config = {**vae_sizes, **VAE, **_override(header, "easel.vae")}
-        self.tokenizer = _tokenizer(header)
-        start, end = self.tokenizer.start, self.tokenizer.end
-        special = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
-        text_sizes = keymaps.clip_text_config(text)
-        self.text_config = {**text_sizes, **TEXT, **_override(header, "easel.text_encoder"), **special}
-        self._unet_map = keymaps.unet_map(self.unet_config)
-        self._vae_map = keymaps.vae_map(self.vae_config)
-        self._text_map = keymaps.clip_text_map()
-
-    def unet_name(self, name: str) -> str | None:
-        rest = _after(name, self.prefixes[0])
-        return self._unet_map.to_diffusers(rest) if rest and self.ldm else rest
-
-    def vae_name(self, name: str) -> str | None:
-        rest = _after(name, self.prefixes[1])
-        return self._vae_map.to_diffusers(rest) if rest and self.ldm else rest and keymaps.modern_vae_name(rest)
-
-    def text_name(self, name: str) -> str | None:
-        rest = _after(name, self.prefixes[2])
-        return rest and self._text_map.to_diffusers(self._text_prefix + rest)
-
-    def modules(self, part: int, rename: Any) -> dict[str, tuple[int, ...]]:
-        """{module: shape of its weight} of everything that multiplies."""
-        found: dict[str, tuple[int, ...]] = {}
-        for name, info in self.header.tensors.items():
-            if name.startswith(self.prefixes[part]) and name.endswith(".weight") and len(info.shape) >= 2:
-                own = rename(name)
-                if own and "embedding" not in own.split(".")[-2]:
-                    found[own.removesuffix(".weight")] = info.shape
-        return found
-
-    def load(self, role: Role, dtype: torch.dtype) -> TorchModel:
-        from engine.families.parts import clip, diffusion
-        from engine.models.loaded import TorchModel
-
-        if role == "denoiser":
-            skeleton, name = diffusion.build_unet(self.unet_config), self.unet_name
-        elif role == "vae":
-            skeleton, name = diffusion.build_vae(self.vae_config), self.vae_name
-        else:
-            skeleton, name = clip.build(self.text_config), self.text_name
-        return TorchModel(diffusion.fill(skeleton, role, self.header, name, dtype))
-
-    def tensors(self, role: Role) -> Mapping[str, TensorInfo]:
-        return self.header.under(self.prefixes[("denoiser", "vae", "text_encoder").index(role)])
-
-
-def _register(manager: ModelManager, file: _File, role: Role, title: str) -> ModelRef:
-    from engine.families.parts.precision import compute_dtype
-    from engine.models.manager import ModelSpec
-
-    tensors = file.tensors(role)
-    stored = next(iter(tensors.values())).dtype
-    dtype = compute_dtype(manager.device, role, stored)
-    nbytes = sum(math.prod(info.shape) for info in tensors.values()) * dtype.itemsize
-
-    def load(device: Device) -> TorchModel:
-        return file.load(role, dtype)
-
-    return manager.add(ModelSpec(f"{file.header.digest}/{role}/{dtype}", role, title, nbytes, load))
-
-
 def _layout(header: Header) -> str | None:
     for layout, (unet, _, text) in PREFIXES.items():
         first = f"{unet}input_blocks.0.0.weight" if layout == "ldm" else f"{unet}conv_in.weight"
@@ -271,14 +209,14 @@ def _layout(header: Header) -> str | None:
 
 
 def _prediction(header: Header) -> Prediction:
-    stated = header.metadata.get("modelspec.prediction_type", "") or _override(header, "easel.scheduler").get(
+    stated = header.metadata.get("modelspec.prediction_type", "") or json_metadata(header, "easel.scheduler").get(
         "prediction_type", ""
     )
     return "v" if "v_pred" in header or str(stated).lower().startswith("v") else SPEC.prediction
 
 
 def _defaults(header: Header) -> Defaults:
-    given = _override(header, "easel.defaults")
+    given = json_metadata(header, "easel.defaults")
     width, _, height = header.metadata.get("modelspec.resolution", "").partition("x")
     if width.isdigit() and height.isdigit() and 64 <= int(width) <= 4096 and 64 <= int(height) <= 4096:
         given = {"width": int(width), "height": int(height), **given}
@@ -309,20 +247,5 @@ def _tokenizer(header: Header) -> Any:
     return clip_tokenizer() if text is None else tokenizer_from_json(text, header.path)
 
 
-def _override(header: Header, key: str) -> dict[str, Any]:
-    """Config fields from the metadata. A folder's config.json brings fields about itself, which begin with "_"."""
-    try:
-        data = json.loads(header.metadata.get(key, "{}"))
-    except ValueError as error:
-        raise BadMetadata(path=header.path, key=key, reason=str(error)) from error
-    if not isinstance(data, dict):
-        raise BadMetadata(path=header.path, key=key, reason="it is not a JSON object")
-    return {name: value for name, value in data.items() if not name.startswith("_")}
-
-
 def _factor(vae_config: Mapping[str, Any]) -> int:
     return 2 ** (len(vae_config["block_out_channels"]) - 1)
-
-
-def _after(name: str, prefix: str) -> str | None:
-    return name[len(prefix) :] if name.startswith(prefix) else None

@@ -1,0 +1,117 @@
+"""A part of a model as it lies in a file: where, with which config, and what its names are in the module. Torch-free;
+torch is imported when a part is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import FileError
+from engine.weights import keymaps
+from engine.weights.header import Header, TensorInfo
+
+if TYPE_CHECKING:
+    from engine.models.device import Device
+    from engine.models.loaded import Loaded
+    from engine.models.manager import ModelManager, ModelRef, Role
+
+
+class BadMetadata(FileError):
+    en = "{path}: its metadata '{key}' can't be used: {reason}."
+    zh = "{path}：其元数据“{key}”无法使用：{reason}。"
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """`rename` turns a name behind the prefix into the module's name, None for what the module does not have."""
+
+    header: Header
+    role: Role
+    prefix: str
+    config: Mapping[str, Any]
+    rename: Callable[[str], str | None] = field(repr=False)
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        return self.header.under(self.prefix)
+
+    def own_name(self, name: str) -> str | None:
+        """The module's name of a tensor of the file."""
+        return self.rename(name[len(self.prefix) :]) if name.startswith(self.prefix) else None
+
+    def modules(self) -> dict[str, tuple[int, ...]]:
+        """{module: shape of its weight} of everything that multiplies: what a LoRA may act on."""
+        found: dict[str, tuple[int, ...]] = {}
+        for name, info in self.tensors.items():
+            own = self.rename(name) if name.endswith(".weight") and len(info.shape) >= 2 else None
+            if own and not own.endswith("_embedding.weight"):
+                found[own.removesuffix(".weight")] = info.shape
+        return found
+
+    def register(self, manager: ModelManager, title: str) -> ModelRef:
+        """Make the part known to the manager, in the type it runs in there."""
+        from engine.families.parts.precision import compute_dtype
+        from engine.models.manager import ModelSpec
+
+        stored = next((info.dtype for info in self.tensors.values()), "F16")
+        dtype = compute_dtype(manager.device, self.role, stored)
+        nbytes = sum(math.prod(info.shape) for info in self.tensors.values()) * dtype.itemsize
+
+        def load(device: Device) -> Loaded:
+            from engine.families.parts import clip, diffusion
+            from engine.models.loaded import TorchModel
+
+            build = {"denoiser": diffusion.build_unet, "vae": diffusion.build_vae, "text_encoder": clip.build}
+            skeleton = build[self.role](self.config)
+            return TorchModel(diffusion.fill(skeleton, self.role, self.header, self.own_name, dtype))
+
+        return manager.add(ModelSpec(f"{self.header.digest}/{self.role}/{dtype}", self.role, title, nbytes, load))
+
+
+def stored_unet(header: Header, prefix: str, defaults: Mapping[str, Any]) -> StoredPart:
+    """A UNet under `prefix`, in LDM's or diffusers' names. The metadata `easel.unet` wins over `defaults`."""
+    tensors = header.under(prefix)
+    ldm = "input_blocks.0.0.weight" in tensors
+    sizes = keymaps.unet_config(tensors) if ldm else keymaps.diffusers_unet_config(tensors)
+    config = {**sizes, **defaults, **json_metadata(header, "easel.unet")}
+    rename = keymaps.unet_map(config).to_diffusers if ldm else _same
+    return StoredPart(header, "denoiser", prefix, config, rename)
+
+
+def stored_vae(header: Header, prefix: str, defaults: Mapping[str, Any]) -> StoredPart:
+    """An autoencoder under `prefix`, in LDM's or diffusers' names. The metadata `easel.vae` wins over `defaults`."""
+    tensors = header.under(prefix)
+    ldm = any(name.startswith("encoder.down.") for name in tensors)
+    sizes = keymaps.vae_config(tensors) if ldm else keymaps.diffusers_vae_config(tensors)
+    config = {**sizes, **defaults, **json_metadata(header, "easel.vae")}
+    rename = keymaps.vae_map(config).to_diffusers if ldm else keymaps.modern_vae_name
+    return StoredPart(header, "vae", prefix, config, rename)
+
+
+def stored_clip(header: Header, prefix: str, defaults: Mapping[str, Any], special: Mapping[str, int]) -> StoredPart:
+    """A CLIP text encoder under `prefix`. `special` are the ids of its tokenizer's start and end."""
+    tensors = header.under(prefix)
+    outer = "" if "text_model.embeddings.token_embedding.weight" in tensors else "text_model."
+    sizes = keymaps.clip_text_config({outer + name: info for name, info in tensors.items()})
+    config = {**sizes, **defaults, **json_metadata(header, "easel.text_encoder"), **special}
+    to_diffusers = keymaps.clip_text_map().to_diffusers
+    return StoredPart(header, "text_encoder", prefix, config, lambda name: to_diffusers(outer + name))
+
+
+def json_metadata(header: Header, key: str) -> dict[str, Any]:
+    """An object from the metadata, {} where there is none. A folder's config.json brings fields about itself, which
+    begin with "_": they are left out. Raises BadMetadata."""
+    try:
+        data = json.loads(header.metadata.get(key, "{}"))
+    except ValueError as error:
+        raise BadMetadata(path=header.path, key=key, reason=str(error)) from error
+    if not isinstance(data, dict):
+        raise BadMetadata(path=header.path, key=key, reason="it is not a JSON object")
+    return {name: value for name, value in data.items() if not name.startswith("_")}
+
+
+def _same(name: str) -> str:
+    return name

@@ -1,0 +1,50 @@
+"""Nodes that turn prompts into conditioning."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Annotated, Any
+
+import torch
+
+from engine.families.base import Clip
+from engine.families.parts.adapters import acting
+from engine.graph.node import CLIP, In, NodeContext, Out, node
+
+WORKING = 64 << 20  # bytes that a few chunks of a prompt need
+
+
+@node(
+    "CLIPTextEncode",
+    title="CLIP Text Encode (Prompt)",
+    title_zh="CLIP 文本编码（提示词）",
+    category="conditioning",
+    outputs=[Out("CONDITIONING", tooltip="A conditioning containing the embedded text used to guide the model.")],
+)
+def clip_text_encode(
+    ctx: NodeContext,
+    text: Annotated[str, In("STRING", multiline=True, dynamic_prompts=True, tooltip="The text to be encoded.")],
+    clip: Annotated[Clip, In("CLIP", tooltip="The CLIP model used for encoding the text.")],
+) -> tuple[list[list[Any]]]:
+    with ctx.models.lease(*clip.refs, working=WORKING) as leased, torch.no_grad(), ExitStack() as stack:
+        modules = [leased[ref] for ref in clip.refs]
+        stack.enter_context(acting(modules[0], clip.adapters))
+        batch = clip.family.encode_prompt(modules, clip, text)
+        more = {name: value.cpu() for name, value in batch.extra.items()}
+        pooled = {} if batch.pooled is None else {"pooled_output": batch.pooled.float().cpu()}
+        return ([[batch.cross.float().cpu(), pooled | more]],)
+
+
+@node(
+    "CLIPSetLastLayer",
+    title="CLIP Set Last Layer",
+    title_zh="设置 CLIP 最后一层",
+    category="conditioning",
+    outputs=[Out("CLIP")],
+)
+def clip_set_last_layer(
+    ctx: NodeContext, clip: CLIP, stop_at_clip_layer: Annotated[int, In("INT", default=-1, min=-24, max=-1, step=1)]
+) -> tuple[Clip]:
+    """-1 is the last layer, -2 the one before ("CLIP skip 2")."""
+    return (replace(clip, stop_at_layer=stop_at_clip_layer),)

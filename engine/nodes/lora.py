@@ -1,0 +1,106 @@
+"""Nodes that put LoRAs beside models. Weights stay as they are: a LoRA acts while a model runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from engine.families.base import Adapter, Clip, LiveLora, Model
+from engine.graph.node import CLIP, MODEL, In, Models, NodeContext, Out, node
+from engine.models.device import Device
+from engine.models.loaded import OpaqueModel
+from engine.models.manager import ModelSpec
+from engine.nodes.loaders import file_digest
+from engine.weights.load import open_header
+from engine.weights.lora import LoraEntry, LoraFile
+
+log = logging.getLogger(__name__)
+
+LoraName = Annotated[str, In(Models("loras"), tooltip="The name of the LoRA.")]
+
+
+def _strength(tooltip: str) -> In:
+    return In("FLOAT", default=1.0, min=-100.0, max=100.0, step=0.01, tooltip=tooltip)
+
+
+StrengthModel = Annotated[float, _strength("How strongly to modify the diffusion model. This value can be negative.")]
+StrengthClip = Annotated[float, _strength("How strongly to modify the CLIP model. This value can be negative.")]
+
+
+def _lora_digest(ctx: NodeContext, lora_name: str | None) -> Any:
+    live = ctx.live.get(lora_name) if lora_name is not None else None
+    return live.key if isinstance(live, LiveLora) else file_digest(ctx, "loras", lora_name)
+
+
+@node(
+    "LoraLoader",
+    title="Load LoRA (Model and CLIP)",
+    title_zh="加载 LoRA（模型和 CLIP）",
+    category="loaders",
+    outputs=[Out("MODEL"), Out("CLIP")],
+    fingerprint=_lora_digest,
+)
+def lora_loader(
+    ctx: NodeContext,
+    model: MODEL,
+    clip: CLIP,
+    lora_name: LoraName,
+    strength_model: StrengthModel,
+    strength_clip: StrengthClip,
+) -> tuple[Model, Clip]:
+    """Several of these in a row stack."""
+    if strength_model == 0.0 and strength_clip == 0.0:
+        return model, clip
+    key, entries = _entries(ctx, lora_name, model, clip)
+    return _with(model, key, lora_name, strength_model, entries), _with(clip, key, lora_name, strength_clip, entries)
+
+
+@node(
+    "LoraLoaderModelOnly",
+    title="Load LoRA (Model only)",
+    title_zh="加载 LoRA（仅模型）",
+    category="loaders",
+    outputs=[Out("MODEL")],
+    fingerprint=_lora_digest,
+)
+def lora_loader_model_only(
+    ctx: NodeContext, model: MODEL, lora_name: LoraName, strength_model: StrengthModel
+) -> tuple[Model]:
+    if strength_model == 0.0:
+        return (model,)
+    key, entries = _entries(ctx, lora_name, model, None)
+    return (_with(model, key, lora_name, strength_model, entries),)
+
+
+def _entries(
+    ctx: NodeContext, name: str, model: Model, clip: Clip | None
+) -> tuple[str, Mapping[Any, Mapping[str, LoraEntry]]]:
+    """The LoRA of that name, matched to the models: one under training, or a file, which is read once for all nodes."""
+    live = ctx.live.get(name)
+    if isinstance(live, LiveLora):
+        return live.key, live.entries
+    path = ctx.workspace.model_path("loras", name)
+    allow_pickle = ctx.workspace.allow_pickle
+    header = open_header(path, allow_pickle=allow_pickle)
+
+    def load(device: Device) -> OpaqueModel:
+        lora = model.family.read_lora(path, model, clip, allow_pickle=allow_pickle)
+        if lora.unmatched:
+            log.warning("%s: %d of %d tensors fit nothing in %s, such as %s", name, len(lora.unmatched),
+                        len(header.tensors), model.ref.title, lora.unmatched[0])  # fmt: skip
+        return OpaqueModel(lora, header.size)
+
+    key = f"{header.digest}/lora/{model.ref.key}/{'' if clip is None else clip.refs[0].key}"
+    ref = ctx.models.add(ModelSpec(key, "lora", name, header.size, load))
+    with ctx.models.lease(ref) as leased:
+        lora: LoraFile = leased[ref]
+        return header.digest, lora.entries
+
+
+def _with(link: Any, key: str, name: str, strength: float, entries: Mapping[Any, Mapping[str, LoraEntry]]) -> Any:
+    part = "denoiser" if isinstance(link, Model) else "text_encoder"
+    if strength == 0.0 or not entries.get(part):
+        return link
+    return replace(link, adapters=(*link.adapters, Adapter(key, name, strength, entries[part])))

@@ -97,12 +97,15 @@ class RunningJob:
         with self._lock:
             eta = self._clock.update(step, total, phase, now)
             self._pending = Progress(step, total, phase, text, eta, dict(metrics))
-            due = now - self._sent >= _PROGRESS_EVERY or phase != self._phase or step >= total > 0
+            due = now >= self.may_send_at() or phase != self._phase or step >= total > 0
             self._phase = phase
         if due:
             self.flush()
         else:
             self._worker.flush_later(self)
+
+    def may_send_at(self) -> float:
+        return self._sent + _PROGRESS_EVERY
 
     def flush(self) -> None:
         with self._lock:
@@ -304,19 +307,19 @@ class Worker:
 
     def _answer(self) -> None:
         unflushed: list[RunningJob] = []
-        due: float | None = None
         while True:
+            due = min((context.may_send_at() for context in unflushed), default=None)
             try:
                 what, item = self._control.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
             except queue.Empty:
-                for context in unflushed:
+                now = time.monotonic()
+                for context in [context for context in unflushed if context.may_send_at() <= now]:
+                    unflushed.remove(context)
                     context.flush_queued = False
                     context.flush()
-                unflushed, due = [], None
                 continue
             if what == "flush":
                 unflushed.append(item)
-                due = due or time.monotonic() + _PROGRESS_EVERY
             else:
                 self.pipe.send(self._handle(item))
 

@@ -24,6 +24,7 @@ def test_a_killed_worker_is_back_its_job_is_marked_and_the_next_one_runs(ready: 
     assert marked.state == JobState.interrupted
     assert marked.error is not None and marked.error["code"] == "WorkerDied" and "SIGKILL" in marked.error["en"]
     assert ready.request("pid") != first
+    heard.wait_for("state", held.id, 3)
     assert heard.states(held.id) == ["queued", "running", "interrupted"]
 
 
@@ -33,12 +34,12 @@ def test_a_resumable_job_goes_on_from_its_state_behind_the_others_of_its_priorit
     first = ready.submit("work", {"file": str(tmp_path / "first"), "steps": 60})
     second = ready.submit("work", {"file": str(tmp_path / "second"), "steps": 3})
     until(lambda: ready.store.get(first.id).progress.step > 10)
-    ready.submit("add", {})  # is let in, so that the work is saved
-    until(lambda: (tmp_path / "first").exists())
+    ready.wait(ready.submit("add", {}).id, PATIENCE)  # was let in, so that the work was saved
 
     os.kill(ready.request("pid"), signal.SIGKILL)
 
     assert ready.wait(first.id, PATIENCE).result == {"steps": 60}
+    heard.wait_for("state", first.id, 6)
     assert heard.states(first.id) == ["queued", "running", "interrupted", "queued", "running", "done"]
     order = [(job, data["state"]) for job, event, data in heard.events if event == "state"]
     assert order.index((second.id, "done")) < len(order) - 1 - order[::-1].index((first.id, "running"))

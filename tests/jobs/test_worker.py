@@ -153,6 +153,7 @@ def test_an_interactive_job_runs_inside_a_training_that_saved_before(
     log = lines(tmp_path / "w")
     assert sum(line.startswith("saved") for line in log) == 2  # before the picture, and at the end
     assert counted_once(tmp_path / "w", 60)
+    heard.wait_for("state", train.id, 3)
     assert heard.states(train.id) == ["queued", "running", "done"]
 
 
@@ -290,6 +291,7 @@ def test_a_retried_job_runs_again_and_a_moved_one_first(ready: Supervisor, heard
     ready.store.cancel(hold.id)
     ready.wait(failed.id, PATIENCE)
     assert [data["numbers"][0] for data in heard.wait_for("adding", count=2)] == [2, 1]
+    heard.wait_for("state", failed.id, 6)
     assert heard.states(failed.id) == ["queued", "running", "failed", "queued", "running", "failed"]
 
 

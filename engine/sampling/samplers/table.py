@@ -18,11 +18,15 @@ def _nothing(schedule: DiscreteSchedule) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A `sample_*` function, the noise it adds, and options that follow from the model's schedule."""
+    """A `sample_*` function, the noise it adds, and options that follow from the model's schedule.
+
+    fresh_mask_noise: with a mask, what lies outside of it gets noise of its own (of seed + 1).
+    """
 
     function: Callable[..., Tensor]
     noise: Literal["step", "brownian"] = "step"
     options: Callable[[DiscreteSchedule], Mapping[str, Any]] = _nothing
+    fresh_mask_noise: bool = False
 
 
 _2m_sde = Sampler(dpmpp.sample_dpmpp_2m_sde, "brownian")
@@ -55,7 +59,7 @@ SAMPLERS: Mapping[str, Sampler] = {
     "dpmpp_3m_sde_gpu": _3m_sde,
     "ddpm": Sampler(stochastic.sample_ddpm),
     "lcm": Sampler(stochastic.sample_lcm),
-    "ddim": Sampler(euler.sample_euler),  # without its own noise DDIM is Euler's method in sigma
+    "ddim": Sampler(euler.sample_euler, fresh_mask_noise=True),  # without its own noise DDIM is Euler's method in sigma
     "uni_pc": Sampler(uni_pc.sample_uni_pc),
     "uni_pc_bh2": Sampler(uni_pc.sample_uni_pc_bh2),
 }

@@ -1,0 +1,160 @@
+"""CONDITIONING links as samplers need them: encoded prompts with where, when and how much each of them counts.
+
+An entry's dict may hold `strength`, `area` (height, width, y, x in latent cells, or ("percentage", ...) of the
+picture), `mask` with `mask_strength` and `set_area_to_bounds`, `start_percent` and `end_percent`, as ComfyUI's
+conditioning nodes write them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.families.base import TextBatch
+from engine.sampling.schedule import DiscreteSchedule
+
+# Latent cells over which the border of an area fades, so that it leaves no seam.
+FADE = 8
+SMALLEST_AREA = 8
+
+
+@dataclass(frozen=True)
+class Area:
+    """A rectangle of the latent, in cells."""
+
+    height: int
+    width: int
+    y: int
+    x: int
+
+    def crop(self, tensor: Tensor) -> Tensor:
+        return tensor[..., self.y : self.y + self.height, self.x : self.x + self.width]
+
+    def contains(self, other: Area) -> bool:
+        inside_y = self.y <= other.y and other.y + other.height <= self.y + self.height
+        return inside_y and self.x <= other.x and other.x + other.width <= self.x + self.width
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """One encoded prompt. It counts while sigma_start >= sigma >= sigma_end, with `weight` in its area."""
+
+    text: TextBatch  # of the latent's batch size
+    area: Area | None = None
+    strength: float = 1.0
+    mask: Tensor | None = None  # (batch or 1, height, width) of the whole latent, mask_strength included
+    sigma_start: float = math.inf
+    sigma_end: float = 0.0
+
+    def active(self, sigma: float) -> bool:
+        return self.sigma_end <= sigma <= self.sigma_start
+
+    def weight(self, x: Tensor) -> Tensor:
+        """How much it counts in each cell of its area: (batch or 1, 1, height, width)."""
+        height, width = x.shape[-2:]
+        area = self.area or Area(height, width, 0, 0)
+        if self.mask is not None:
+            return area.crop(self.mask)[:, None] * self.strength
+        down = _fade(area.height, area.y > 0, area.y + area.height < height)
+        across = _fade(area.width, area.x > 0, area.x + area.width < width)
+        return (down[:, None] * across[None, :] * self.strength)[None, None].to(x)
+
+
+def read_conditioning(
+    conditioning: Sequence[Sequence[Any]], latent: Tensor, schedule: DiscreteSchedule
+) -> list[Condition]:
+    """The entries of a CONDITIONING link for a latent, on its device."""
+    return [_read(entry[0], entry[1], latent, schedule) for entry in conditioning]
+
+
+def meet_areas(positive: list[Condition], negative: list[Condition]) -> tuple[list[Condition], list[Condition]]:
+    """Where one side has a prompt for an area, the other side is asked there as well, with its best fitting prompt."""
+    return positive + _missing(negative, positive), negative + _missing(positive, negative)
+
+
+def _missing(asked: Iterable[Condition], there: list[Condition]) -> list[Condition]:
+    added: list[Condition] = []
+    for condition in asked:
+        if condition.area is None:
+            continue
+        best = _smallest_around(condition.area, [*there, *added])
+        if best is not None and best.area != condition.area:
+            added.append(replace(condition, text=best.text))
+    return added
+
+
+def _smallest_around(area: Area, conditions: Iterable[Condition]) -> Condition | None:
+    around = [c for c in conditions if c.area is None or c.area.contains(area)]
+    return min(around, key=lambda c: math.inf if c.area is None else c.area.height * c.area.width, default=None)
+
+
+def _read(cross: Tensor, options: dict[str, Any], latent: Tensor, schedule: DiscreteSchedule) -> Condition:
+    batch, (height, width) = latent.shape[0], (latent.shape[-2], latent.shape[-1])
+    pooled = options.get("pooled_output")
+    text = TextBatch(
+        cross=repeat_to_batch(cross.to(latent.device), batch),
+        pooled=None if pooled is None else repeat_to_batch(pooled.to(latent.device), batch),
+    )
+    area = _area(options.get("area"), height, width)
+    mask = options.get("mask")
+    if mask is not None:
+        mask = mask.to(latent.device, torch.float32).reshape(-1, 1, *mask.shape[-2:])
+        if mask.shape[-2:] != (height, width):
+            mask = torch.nn.functional.interpolate(mask, size=(height, width), mode="bilinear", align_corners=False)
+        mask = repeat_to_batch(mask[:, 0], batch)
+        if options.get("set_area_to_bounds"):
+            area = _bounds(mask, height, width)
+        mask = mask * options.get("mask_strength", 1.0)
+    start, end = options.get("start_percent"), options.get("end_percent")
+    return Condition(
+        text,
+        area,
+        options.get("strength", 1.0),
+        mask,
+        math.inf if start is None else schedule.percent_to_sigma(start),
+        0.0 if end is None else schedule.percent_to_sigma(end),
+    )
+
+
+def repeat_to_batch(tensor: Tensor, batch: int) -> Tensor:
+    """The first axis cut or repeated to `batch`."""
+    if tensor.shape[0] >= batch:
+        return tensor[:batch]
+    return tensor.repeat(math.ceil(batch / tensor.shape[0]), *[1] * (tensor.ndim - 1))[:batch]
+
+
+def _area(area: Sequence[Any] | None, height: int, width: int) -> Area | None:
+    if area is None:
+        return None
+    if area[0] == "percentage":
+        h, w, y, x = area[1:]
+        area = (max(1, round(h * height)), max(1, round(w * width)), round(y * height), round(x * width))
+    h, w, y, x = area
+    return Area(min(h, height - y), min(w, width - x), y, x)
+
+
+def _bounds(mask: Tensor, height: int, width: int) -> Area:
+    """The smallest area that holds all of a mask, at least 8 x 8."""
+    ys, xs = torch.nonzero(mask.abs().amax(dim=0), as_tuple=True)
+    if len(ys) == 0:
+        return Area(min(SMALLEST_AREA, height), min(SMALLEST_AREA, width), 0, 0)
+    y, x = int(ys.min()), int(xs.min())
+    tall, wide = max(SMALLEST_AREA, int(ys.max()) - y + 1), max(SMALLEST_AREA, int(xs.max()) - x + 1)
+    return Area(min(tall, height - y), min(wide, width - x), y, x)
+
+
+def _fade(length: int, at_start: bool, at_end: bool) -> Tensor:
+    """Ones that rise from nothing at the ends that lie within the picture."""
+    weights = torch.ones(length)
+    reach = min(FADE, length // 4)
+    ramp = torch.arange(1, reach + 1) / reach if reach else torch.ones(0)
+    if at_start:
+        weights[:reach] *= ramp
+    if at_end:
+        weights[length - reach :] *= ramp.flip(0)
+    return weights

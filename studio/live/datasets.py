@@ -18,13 +18,13 @@ from engine.dataset.export import caption_of, export_sidecars, import_sidecars, 
 from engine.dataset.library import Dataset, Library
 from engine.dataset.pictures import add_upload, scan, thumbnail
 from engine.dataset.view import Annotation, View
-from engine.errors import InvalidSetting
+from engine.errors import FileError, InvalidSetting
 from engine.settings import checked
 from studio.app import App
 from studio.comfy.requests import file_body, json_object
 from studio.demo.dataset import NAME as DEMO
 from studio.demo.dataset import make_demo_dataset
-from taggers.catalogue import installed
+from taggers.catalogue import InstalledTagger, installed
 
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # addresses carry the content's hash
 SHOWN_CHANGES = 200  # of a bulk edit's preview
@@ -132,9 +132,16 @@ def routes(app: App) -> list[BaseRoute]:
 
 
 def _list(app: App, library: Library) -> dict[str, Any]:
-    taggers = [{"name": one.name, "title": one.name} for one in installed(app.workspace)]
+    taggers = [_tagger(one) for one in installed(app.workspace)]
     current = app.drafts.get("dataset").get("current", "")
     return {"names": library.names(), "demo": DEMO, "taggers": taggers, "current": current}
+
+
+def _tagger(one: InstalledTagger) -> dict[str, Any]:
+    try:
+        return {"name": one.name, "title": f"{one.name} ({one.spec().title})", "thresholds": one.thresholds()}
+    except FileError as error:
+        return {"name": one.name, "title": one.name, "thresholds": {}, "error": error.to_json()}
 
 
 def filtered(view: View, words: str) -> Any:

@@ -187,7 +187,7 @@ class Dataset extends Live {
     if (this.querySelector('.tools form:focus-within')) return;
     this.querySelector('.tools').innerHTML = none ? `<p class="empty">${t('dataset.none')}</p>` : box('tag', 'dataset.tagger', `<form data-form="tag" class="ez-form-row">
         <label>${t('dataset.model')}<select name="tagger">${taggers.map((g) => `<option value="${esc(g.name)}">${esc(g.title)}</option>`).join('')}</select></label>
-        ${field('general', 'dataset.general', 'type="text" inputmode="decimal" placeholder="0.35"')}${field('character', 'dataset.character', 'type="text" inputmode="decimal" placeholder="0.85"')}
+        ${field('general', 'dataset.general', `type="text" inputmode="decimal" placeholder="${taggers[0]?.thresholds?.general ?? 0.35}"`)}${field('character', 'dataset.character', `type="text" inputmode="decimal" placeholder="${taggers[0]?.thresholds?.character ?? 0.85}"`)}
         ${field('trigger', 'dataset.trigger', `type="text" value="${esc(info.rules?.trigger_word ?? '')}"`)}
         <label class="check"><input type="checkbox" name="mcut">${t('dataset.mcut')}</label><label class="check"><input type="checkbox" name="overwrite">${t('dataset.overwrite')}</label>
         <button class="primary" ${taggers.length ? '' : 'disabled'}>${t('dataset.run')}</button></form>`)

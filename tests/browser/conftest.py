@@ -113,5 +113,5 @@ def artefacts() -> Path:
 
 
 UNTRANSLATED = re.compile(
-    r"\b(?:tab|generate|dataset|train|gallery|queue|models|system|do|state|phase|kind)\.[a-z_]+\b"
+    r"\b(?:tab|generate|dataset|train|gallery|queue|models|system|do|state|phase|kind|metric|role|ledger)\.[a-z_]+\b"
 )

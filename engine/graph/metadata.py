@@ -39,7 +39,7 @@ class Metadata:
     def texts(self) -> dict[str, str]:
         """Everything as text by key, as it is written."""
         values = {"prompt": self.prompt, "workflow": self.workflow, **self.other}
-        found = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items() if value is not None}
+        found = {name: json.dumps(value) for name, value in values.items() if value is not None}
         if self.parameters:
             found["parameters"] = self.parameters
         if self.draft:

@@ -17,7 +17,7 @@ from engine.graph.limits import MAX_PIXELS, MAX_SIDE
 from engine.graph.metadata import UnreadablePicture
 from engine.workspace import inside
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _LONGEST_NAME = 200  # bytes; most file systems allow 255
 
 
@@ -38,7 +38,8 @@ def read_picture(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
+            Image.init()
+            with Image.open(path, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as picture:
                 _check_size(path, picture)
                 frames = list(_frames(picture))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:

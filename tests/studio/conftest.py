@@ -6,12 +6,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 
 from engine.workspace import Workspace
 from studio.app import App
@@ -40,16 +42,11 @@ class Served:
         return httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False, **more)  # type: ignore[arg-type]
 
 
-def serve(app: App, passwords: list[str], **config: object) -> Iterator[Served]:
-    """`app` on a free port until the generator is closed."""
+@contextmanager
+def running(served: ASGIApp) -> Iterator[int]:
+    """An ASGI application behind a real uvicorn on a free port of loopback."""
     listening = socket.create_server(("127.0.0.1", 0))
-    settings = uvicorn.Config(
-        asgi_app(app, with_page=False),
-        log_level="warning",
-        proxy_headers=False,
-        timeout_graceful_shutdown=1,
-        **config,  # type: ignore[arg-type]
-    )
+    settings = uvicorn.Config(served, log_level="warning", proxy_headers=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -58,7 +55,7 @@ def serve(app: App, passwords: list[str], **config: object) -> Iterator[Served]:
         assert time.monotonic() < end and thread.is_alive()
         time.sleep(0.01)
     try:
-        yield Served(app, listening.getsockname()[1], passwords)
+        yield listening.getsockname()[1]
     finally:
         server.should_exit = True
         thread.join(10)
@@ -78,7 +75,8 @@ def served(space: Path) -> Iterator[Served]:
     app.supervisor.start()
     assert app.supervisor.wait_ready(PATIENCE)
     try:
-        yield from serve(app, passwords)
+        with running(asgi_app(app, with_page=False)) as port:
+            yield Served(app, port, passwords)
     finally:
         app.supervisor.stop()
         app.jobs.close()

@@ -13,10 +13,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from engine.dataset.captions import CaptionRules, canonical, pretty
+from engine.dataset import bulk
+from engine.dataset.captions import CaptionRules, canonical, pretty, split_tags
 from engine.dataset.export import caption_of, export_sidecars, import_sidecars, rules_of, set_rules
 from engine.dataset.library import Dataset, Library
 from engine.dataset.pictures import add_upload, scan, thumbnail
+from engine.dataset.query import matching
 from engine.dataset.view import Annotation, View
 from engine.errors import FileError, InvalidSetting
 from engine.settings import checked
@@ -144,18 +146,9 @@ def _tagger(one: InstalledTagger) -> dict[str, Any]:
         return {"name": one.name, "title": one.name, "thresholds": {}, "error": error.to_json()}
 
 
-def filtered(view: View, words: str) -> Any:
-    import numpy as np
-
-    mask = np.ones(len(view.pictures()), bool)
-    for word in words.split():
-        mask &= ~view.mask(canonical(word[1:])) if word.startswith("-") else view.mask(canonical(word))
-    return mask
-
-
 def _show(dataset: Dataset, view: View, words: str) -> dict[str, Any]:
     rules = rules_of(dataset)
-    pictures, mask = view.pictures(), filtered(view, words)
+    pictures, mask = view.pictures(), matching(view, words)
     shown = [picture for picture, kept in zip(pictures, mask, strict=True) if kept]
     events = dataset.store.events(200)
     return {
@@ -164,7 +157,7 @@ def _show(dataset: Dataset, view: View, words: str) -> dict[str, Any]:
             {"id": p.id, "name": p.name, "hash": p.hash, "caption": caption_of(view, rules, p)[:160]} for p in shown
         ],
         "tags": [
-            {"name": c.name, "shown": pretty(c.name), "n": c.pictures, "filter": c.name}
+            {"name": c.name, "shown": pretty(c.name), "n": c.pictures, "filter": f"tag:{_quoted(c.name)}"}
             for c in view.counts(mask)[:MOST_TAGS]
         ],
         "rules": rules.model_dump(mode="json"),
@@ -220,6 +213,26 @@ def _caption(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, An
     return {"changed": event is not None}
 
 
+def _bulk(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    """An edit of many pictures: shown with `apply` false, made with `apply` true and the digest of what was shown."""
+    how, find, replace = (str(body.get(name) or "") for name in ("action", "find", "replace"))
+    tags = {"add": find, "remove": find, "replace": replace}.get(how, "")
+    edit = {"how": how, "tags": split_tags(tags)} | ({"find": find} if how in ("replace", "regex") else {})
+    wanted = checked(bulk.BulkEdit, edit | ({"replace": replace} if how == "regex" else {}), "the edit")
+    chosen = set(_ids(body))
+    mask = matching(view, str(body.get("filter") or ""))
+    pictures = [p for p, kept in zip(view.pictures(), mask, strict=True) if kept and (not chosen or p.id in chosen)]
+    if body.get("apply"):
+        event = bulk.apply(view, wanted, pictures, body.get("expected"))
+        return {"changed": event is not None}
+    plan = bulk.plan(view, wanted, pictures)
+    rows = [
+        {"name": c.name, "added": [pretty(t) for t in c.added], "removed": [pretty(t) for t in c.removed]}
+        for c in plan.changes[:SHOWN_CHANGES]
+    ]
+    return {"total": len(plan.changes), "digest": plan.digest, "changes": rows}
+
+
 def _undo(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
     event = dataset.store.undo()
     return {"event": event.title if event else ""}
@@ -249,6 +262,7 @@ def _scan(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
 ACTIONS: dict[str, Handler] = {
     "decide": _decide,
     "caption": _caption,
+    "bulk": _bulk,
     "undo": _undo,
     "redo": _redo,
     "rules": _rules,
@@ -259,3 +273,7 @@ ACTIONS: dict[str, Handler] = {
 
 def _ids(body: dict[str, Any]) -> Iterable[int]:
     return [int(i) for i in body.get("pictures") or ()]
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if any(character in name for character in ' ()"') else name

@@ -114,12 +114,16 @@ class Dataset extends Live {
   }
 
   async bulk(data, event) {
-    const body = { action: data.get('action'), find: data.get('find'), replace: data.get('replace'), filter: this.querySelector('[type=search]').value,
-      pictures: this.ids.length > 1 ? this.ids : null, apply: event.submitter?.value === 'apply' };
-    const answer = body.apply ? await this.change(call(`${this.path}/bulk`, body)) : await attempt(call(`${this.path}/bulk`, body));
+    const apply = event.submitter?.value === 'apply';
+    const body = { action: data.get('action'), find: data.get('find'), replace: data.get('replace'), apply,
+      filter: this.querySelector('[type=search]').value, pictures: this.ids.length > 1 ? this.ids : [], expected: apply ? this.digest : undefined };
+    const answer = await (apply ? this.change(call(`${this.path}/bulk`, body)) : attempt(call(`${this.path}/bulk`, body)));
     const out = this.querySelector('.preview');
-    if (answer && out) out.innerHTML = body.apply ? '' : `<p>${t('dataset.willchange', { n: answer.total })}</p><div class="ez-scroll"><table class="ez-table">${answer.changes.map((c) =>
-      `<tr><td>${esc(c.name)}</td><td><del>${esc(c.before)}</del><br><ins>${esc(c.after)}</ins></td></tr>`).join('')}</table></div>`;
+    if (!answer || !out) return;
+    this.digest = apply ? undefined : answer.digest;
+    const row = (c) => `<tr><td>${esc(c.name)}</td><td>${c.removed.map((tag) => `<del>− ${esc(tag)}</del>`).join(' ')} ${c.added.map((tag) => `<ins>+ ${esc(tag)}</ins>`).join(' ')}</td></tr>`;
+    out.innerHTML = apply ? '' : `<p>${t('dataset.willchange', { n: answer.total })}</p>
+      <div class="ez-scroll"><table class="ez-table">${answer.changes.map(row).join('')}</table></div>`;
   }
 
   async upload(files) {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import sys
 from pathlib import Path
 
 from engine.jobs.errors import StudioRunning
 
+_HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+_log = logging.getLogger(__name__)
 _FAR = 1 << 20  # Windows locks bytes, and locked ones can't be read: keep off the process id
 
 
@@ -24,7 +28,11 @@ class StudioLock:
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(handle)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _HELD:  # some network file systems know no locks
+                _log.warning("%s can't be locked (%s): take care to start one studio only", self._path, error)
+                self._handle = handle
+                return
             pid = os.read(handle, 20).decode(errors="replace").strip() or "?"
             os.close(handle)
             raise StudioRunning(pid=pid, folder=self._path.parent) from None

@@ -239,7 +239,14 @@ class JobStore:
             job = _get(db, job_id)
             if job.state != JobState.queued:
                 raise WrongState(id=job_id, state=job.state, action="started")
-            values = {"attempts": job.attempts + 1, "started": time.time(), "finished": None, "error": None}
+            values: dict[str, Any] = {
+                "attempts": job.attempts + 1,
+                "started": time.time(),
+                "finished": None,
+                "error": None,
+            }
+            if not job.resumable:
+                values |= {"progress": "{}", "result": None}
             _change(db, job_id, JobState.running, **values, wish="", held=1, host=host)
             return _get(db, job_id)
 

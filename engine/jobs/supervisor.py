@@ -76,7 +76,7 @@ class Supervisor:
         self.phase = "starting the worker process"
         self.error: dict[str, Any] | None = None  # why the set-up failed
         self.log = RotatingLog(workspace.cache / "logs" / "worker.log")
-        self.last_beat = time.monotonic()
+        self.last_beat = self.phase_since = time.monotonic()
         self._workspace = workspace
         self._device = device
         self._setup = setup
@@ -131,6 +131,12 @@ class Supervisor:
         self._thread = None
         self._forget()
         self._lock_file.release()
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last sign of life of a worker that is up; it gives one every 2 s unless something native
+        holds it completely."""
+        return time.monotonic() - self.last_beat if self._process is not None else 0.0
 
     def wait_ready(self, timeout: float = 120.0) -> bool:
         """True when the worker is ready; False when it failed, or after the timeout."""
@@ -489,7 +495,7 @@ class Supervisor:
 
     def _enter(self, state: State, phase: str) -> None:
         with self._changed:
-            self.state, self.phase = state, phase
+            self.state, self.phase, self.phase_since = state, phase, time.monotonic()
             self._changed.notify_all()
         self._publish("", "worker", {"state": state, "phase": phase, "error": self.error})
 
@@ -529,7 +535,10 @@ def _kind_for_worker(kind: JobKind) -> dict[str, Any]:
 def _reason(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
-    name = signal.Signals(-code).name
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal
+        name = f"signal {-code}"
     return f"killed by {name}, perhaps because memory ran out" if name == "SIGKILL" else f"killed by {name}"
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from engine.dataset.captions import Tag
-from engine.dataset.store import RATING, Picture, Policy, Source, Store
+from engine.dataset.measures import groups
+from engine.dataset.store import RATING, USER, Picture, Policy, Source, Store
 
 Merge = Literal["union", "intersection", "vote"]
 TAGGER = "tagger:"  # sources whose tool starts so vote; what a person wrote or imported always counts
@@ -80,6 +81,15 @@ class _Present:
     term_starts: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Edits:
+    """What the user's decisions change about _Present: entries that are gone, and (picture place, term) pairs added."""
+
+    gone: np.ndarray
+    picture: np.ndarray
+    term: np.ndarray
+
+
 class View:
     """Answers about one dataset. Every public method first takes in what changed, and is safe from any thread."""
 
@@ -95,10 +105,12 @@ class View:
         self._ids: dict[str, int] = {}
         self._sources: dict[int, Source] = {}
         self._raw: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, dict[str, float]]] = {}
-        self._decisions: dict[int, dict[int, int]] = {}  # term -> picture id -> state
         self._decided: dict[int, dict[int, int]] = {}  # picture id -> term -> state
+        self._disputed: np.ndarray | None = None
+        self._copies: tuple[bytes, np.ndarray] | None = None
         self._readings = _no_readings()
         self._present = _present_of(self._readings, 0, 0)
+        self._edits = _Edits(np.zeros(0, bool), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     def pictures(self) -> list[Picture]:
         """In the order of their paths; masks and counts of this view speak of this order."""
@@ -121,12 +133,20 @@ class View:
             term = self._ids.get(name)
             if term is None:
                 return found
-            now = self._present
-            found[now.picture[now.by_term[now.term_starts[term] : now.term_starts[term + 1]]]] = True
-            for picture, state in self._decisions.get(term, {}).items():
-                if state and picture in self._place:
-                    found[self._place[picture]] = state > 0
+            now, edits = self._present, self._edits
+            entries = now.by_term[now.term_starts[term] : now.term_starts[term + 1]]
+            found[now.picture[entries[~edits.gone[entries]]]] = True
+            found[edits.picture[edits.term == term]] = True
             return found
+
+    def hits(self, wanted: Callable[[str, str], bool]) -> np.ndarray:
+        """How many tags for which wanted(name, category) holds each picture has, by place."""
+        with self._fresh():
+            pairs = zip(self._names, self._categories, strict=True)
+            chosen = np.array([bool(name) and wanted(name, category) for name, category in pairs], bool)
+            now, edits = self._present, self._edits
+            read = np.bincount(now.picture[chosen[now.term] & ~edits.gone], minlength=len(self._pictures))
+            return read + np.bincount(edits.picture[chosen[edits.term]], minlength=len(self._pictures))
 
     def scores(self, name: str) -> np.ndarray:
         """The highest score any enabled source gave a tag, by place; NaN where none read it."""
@@ -161,20 +181,78 @@ class View:
     def counts(self, mask: np.ndarray | None = None) -> list[Count]:
         """Tags with the number of pictures that have them, most first, over all pictures or those of a mask."""
         with self._fresh():
-            now = self._present
-            terms = now.term if mask is None else now.term[mask[now.picture]]
-            totals = np.bincount(terms, minlength=len(self._names))
-            for term, states in self._decisions.items():
-                read = now.by_term[now.term_starts[term] : now.term_starts[term + 1]]
-                has = set(now.picture[read].tolist())
-                for picture, state in states.items():
-                    place = self._place.get(picture)
-                    if place is None or not state or (mask is not None and not mask[place]):
-                        continue
-                    totals[term] += (state > 0) - (place in has)
+            now, edits = self._present, self._edits
+            chosen = np.ones(len(self._pictures), bool) if mask is None else mask
+            totals = np.bincount(now.term[chosen[now.picture] & ~edits.gone], minlength=len(self._names))
+            totals += np.bincount(edits.term[chosen[edits.picture]], minlength=len(self._names))
             order = np.argsort(-totals, kind="stable")
             rows = [(int(t), int(totals[t])) for t in order if totals[t] > 0]
             return [Count(self._names[t], self._categories[t], n) for t, n in rows]
+
+    def decided(self) -> np.ndarray:
+        """How many decisions of the user each picture has, by place."""
+        with self._fresh():
+            return np.array([sum(map(bool, self._decided.get(p.id, {}).values())) for p in self._pictures], int)
+
+    def written_since(self, moment: float) -> np.ndarray:
+        """How many tags a person decided on first, or captions wrote, since a unix time, by place."""
+        with self._fresh():
+            found = np.zeros(len(self._pictures), int)
+            rows = self.store.rows(
+                "SELECT picture FROM decisions WHERE time>=? AND state<>0 UNION ALL SELECT c.picture FROM captions c "
+                "JOIN sources s ON s.id=c.source WHERE c.created>=? AND s.tool=?",
+                moment,
+                moment,
+                USER,
+            )
+            np.add.at(found, [self._place[picture] for (picture,) in rows if picture in self._place], 1)
+            return found
+
+    def read_by(self, tool: str) -> np.ndarray:
+        """Which pictures a source with `tool` in its name read, by place."""
+        with self._fresh():
+            wanted = {source.id for source in self._sources.values() if tool in source.tool}
+            found = np.zeros(len(self._pictures), bool)
+            found[[self._place[p] for p, source in self._raw if source in wanted and p in self._place]] = True
+            return found
+
+    def disagreement(self) -> np.ndarray:
+        """Share of the tags some tagger admits that not all taggers admit, by place; 0 with fewer than two."""
+        with self._fresh():
+            if self._disputed is not None:
+                return self._disputed
+            taggers = {s.id for s in self._sources.values() if s.tool.startswith(TAGGER) and s.policy.enabled}
+            readers = np.zeros(len(self._pictures), int)
+            for picture, source in self._raw:
+                if source in taggers and picture in self._place:
+                    readers[self._place[picture]] += 1
+            kept = self._kept()
+            mine = np.isin(kept.source, list(taggers)) & (np.array(self._categories)[kept.term] != RATING)
+            pair, votes = np.unique(kept.picture[mine] * len(self._names) + kept.term[mine], return_counts=True)
+            place = pair // max(1, len(self._names))
+            total = np.bincount(place, minlength=len(self._pictures))
+            split = np.bincount(place[votes < readers[place]], minlength=len(self._pictures))
+            self._disputed = np.where(readers > 1, split / np.maximum(total, 1), 0.0)
+            return self._disputed
+
+    def measured(self, what: str) -> np.ndarray:
+        """A number that was measured of each picture, by place; NaN where it was not."""
+        with self._fresh():
+            known = self.store.measures()
+            return np.array([known.get(p.id, {}).get(what, np.nan) for p in self._pictures], float)
+
+    def near_copies(self) -> np.ndarray:
+        """The group of near copies each measured picture is in, by place; -1 for none."""
+        with self._fresh():
+            known = self.store.measures()
+            rows = [(i, known[p.id]) for i, p in enumerate(self._pictures) if p.id in known]
+            hashes, mirrored = (np.array([m[key] for _, m in rows], np.uint64) for key in ("phash", "mirrored"))
+            state = hashes.tobytes()
+            if self._copies is None or self._copies[0] != state:  # comparing all with all takes a second for 20,000
+                self._copies = state, groups(hashes, mirrored)
+            found = np.full(len(self._pictures), -1)
+            found[[i for i, _ in rows]] = self._copies[1]
+            return found
 
     def names(self, category: str | None = None) -> list[str]:
         """All tags any source or the user ever named."""
@@ -228,16 +306,19 @@ class View:
             moved = self._read_pictures(since)
             changed = self._read_readings(since)
             self._read_terms()
-            self._read_decisions(since)
+            decided = self._read_decisions(since)
             sources = {s.id: s for s in self.store.sources()}
             merge = self.store.meta("merge", {"how": "union"})
         if moved or changed:
             self._readings = self._flat()
         if moved or changed or sources != self._sources or merge != getattr(self, "_merge", None):
             self._sources, self._merge = sources, merge
-            self._present = self._cut_and_merge()
+            self._present, self._disputed = self._cut_and_merge(), None
+            decided = True
         elif len(self._present.term_starts) <= len(self._names):
             self._present = _present_of(self._readings, len(self._pictures), len(self._names), self._present)
+        if decided:
+            self._edits = self._laid_over()
         self._revision = now
 
     def _read_pictures(self, since: int) -> bool:
@@ -265,12 +346,13 @@ class View:
             self._names[term], self._categories[term] = name, category
         self._ids = {name: term for term, (name, _) in terms.items()}
 
-    def _read_decisions(self, since: int) -> None:
-        for picture, term, state in self.store.rows(
+    def _read_decisions(self, since: int) -> bool:
+        found = self.store.rows(
             "SELECT picture, term, state FROM decisions WHERE revision>? ORDER BY time, term", since
-        ):
-            self._decisions.setdefault(term, {})[picture] = state
+        )
+        for picture, term, state in found:
             self._decided.setdefault(picture, {})[term] = state
+        return bool(found)
 
     def _flat(self) -> _Readings:
         used = [(self._place[p], s, *values[:2]) for (p, s), values in self._raw.items() if p in self._place]
@@ -289,9 +371,13 @@ class View:
         )
 
     def _cut_and_merge(self) -> _Present:
-        all, pictures = self._readings, len(self._pictures)
+        return _present_of(self._agreed(self._kept()), len(self._pictures), len(self._names))
+
+    def _kept(self) -> _Readings:
+        """The entries over their thresholds."""
+        all = self._readings
         if not len(all.term):
-            return _present_of(all, pictures, len(self._names))
+            return all
         keep = np.zeros(len(all.term), bool)
         category = np.array(self._categories, dtype=object)[all.term]
         cuts = [values[2] for (p, _), values in self._raw.items() if p in self._place]
@@ -310,8 +396,28 @@ class View:
             top = np.full(int(all.reading[-1]) + 1, -np.inf, np.float32)
             np.maximum.at(top, all.reading[rating], all.score[rating])
             keep[rating] &= all.score[rating] == top[all.reading[rating]]
-        kept = _Readings(*(values[keep] for values in vars(all).values()))
-        return _present_of(self._agreed(kept), pictures, len(self._names))
+        return _Readings(*(values[keep] for values in vars(all).values()))
+
+    def _laid_over(self) -> _Edits:
+        """The decisions against what is present now."""
+        now, terms = self._present, len(self._names)
+        rows = [
+            (self._place[picture] * terms + term, state)
+            for picture, states in self._decided.items()
+            if picture in self._place
+            for term, state in states.items()
+            if state
+        ]
+        pair, state = np.array(rows, np.int64).reshape(-1, 2).T
+        present = now.picture * terms + now.term  # sorted, as _present_of leaves it
+        entry = np.searchsorted(present, pair)
+        read = np.zeros(len(pair), bool)
+        inside = entry < len(present)
+        read[inside] = present[entry[inside]] == pair[inside]
+        gone = np.zeros(len(present), bool)
+        gone[entry[read & (state < 0)]] = True
+        added = pair[~read & (state > 0)]
+        return _Edits(gone, added // max(1, terms), added % max(1, terms))
 
     def _agreed(self, kept: _Readings) -> _Readings:
         """Entries whose tag enough of the taggers that read the picture agree on, by weight."""

@@ -1,0 +1,102 @@
+"""What is measured once for each picture: a perceptual hash, its mirror's, and sharpness; and which are near copies.
+
+The hash (pHash, 63 bits of a 32 -> 8 cosine transform) stays within 6 bits for re-saved and rescaled copies. Sharpness,
+the variance of the Laplacian, says something only relative to the other pictures of a set.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from engine.dataset.decoding import open_rgb
+from engine.dataset.library import Dataset
+from engine.dataset.store import Picture
+from engine.errors import PictureError
+from engine.progress import ProgressSink, silent
+
+NEAR = 6  # bits
+_SIDE = 32
+_LOOK = 512  # side that sharpness is measured at
+_BATCH = 64
+
+
+def measure(dataset: Dataset, progress: ProgressSink = silent, *, threads: int = 4) -> int:
+    """Measure the pictures that were not yet. Returns how many were; those that can't be decoded are marked."""
+    known = dataset.store.measures()
+    left = [picture for picture in dataset.store.pictures() if picture.id not in known]
+    done = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(left), _BATCH):
+            part = left[start : start + _BATCH]
+            progress(start, len(left), part[0].name, phase="measure")
+            found = dict(pool.map(lambda picture: (picture.id, _measured(dataset, picture)), part))
+            dataset.store.set_measures({id: values for id, values in found.items() if values})
+            done += sum(map(bool, found.values()))
+    progress(len(left), len(left), phase="measure")
+    return done
+
+
+def phash(image: Image.Image) -> int:
+    """63 bits: the signs of the lowest frequencies around their median."""
+    grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), np.float64)
+    rows = _cosines()
+    low = (rows @ grey @ rows.T)[:8, :8].ravel()[1:]
+    return int("".join("1" if bit else "0" for bit in low > np.median(low)), 2)
+
+
+def sharpness(image: Image.Image) -> float:
+    """Variance of the Laplacian at a side of at most 512."""
+    grey = image.convert("L")
+    grey.thumbnail((_LOOK, _LOOK))
+    a = np.asarray(grey, np.float32)
+    if min(a.shape) < 3:
+        return 0.0
+    edges = a[:-2, 1:-1] + a[2:, 1:-1] + a[1:-1, :-2] + a[1:-1, 2:] - 4 * a[1:-1, 1:-1]
+    return float(edges.var())
+
+
+def groups(hashes: np.ndarray, mirrored: np.ndarray, near: int = NEAR) -> np.ndarray:
+    """Numbers of groups of near copies, mirrored ones included, for hashes (n,) uint64; -1 where a picture has none.
+
+    Copies of copies are one group.
+    """
+    parent = np.arange(len(hashes))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = int(parent[i])
+        return i
+
+    for start in range(0, len(hashes), 512):
+        rows = hashes[start : start + 512, None]
+        close = np.bitwise_count(rows ^ hashes[None]) <= near
+        close |= np.bitwise_count(rows ^ mirrored[None]) <= near
+        for i, j in zip(*np.nonzero(close), strict=True):
+            a, b = root(start + int(i)), root(int(j))
+            parent[max(a, b)] = min(a, b)
+    roots = np.array([root(i) for i in range(len(hashes))], np.int64)
+    sizes = np.bincount(roots, minlength=len(hashes)) if len(roots) else roots
+    return np.where(sizes[roots] > 1, roots, -1) if len(roots) else roots
+
+
+def _measured(dataset: Dataset, picture: Picture) -> dict[str, Any]:
+    try:
+        image = open_rgb(dataset.path(picture.path), at_least=_LOOK)
+    except PictureError as error:
+        dataset.store.set_problem(picture.path, error.to_json())
+        return {}
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return {"phash": phash(image), "mirrored": phash(mirrored), "sharpness": round(sharpness(image), 3)}
+
+
+def _cosines() -> np.ndarray:
+    """The matrix of the discrete cosine transform, (32, 32)."""
+    k = np.arange(_SIDE)
+    rows = np.cos(np.pi * (2 * k[None] + 1) * k[:, None] / (2 * _SIDE))
+    rows[0] /= np.sqrt(2)
+    return rows

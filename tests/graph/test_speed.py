@@ -1,0 +1,71 @@
+"""Time per node of validation and executor, against the figures that a server on this code has to meet."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import pytest
+
+from engine.graph.catalogue import Catalogue
+from engine.graph.validation import validate
+from tests.graph.graph_toys import Runner, registry
+
+
+def graph(shape: str, count: int) -> dict[str, Any]:
+    nodes: dict[str, Any] = {}
+    nonce = random.randrange(10**9)
+
+    def add(kind: str, value: Any) -> str:
+        name = str(len(nodes) + 1)
+        nodes[name] = {"class_type": kind, "inputs": {"value": value}}
+        return name
+
+    lengths = {"wide": 2, "ladder": 50, "chain": count}
+    for number in range(count // lengths[shape]):
+        last = add("Const", nonce + number)
+        for _ in range(lengths[shape] - 2):
+            last = add("Noop", [last, 0])
+        add("Sink", [last, 0])
+    return nodes
+
+
+def seconds(runner: Runner, catalogue: Catalogue, prompt: dict[str, Any]) -> float:
+    start = time.perf_counter()
+    found = validate(prompt, catalogue, runner.workspace)
+    outcome = runner.run(found.prompt, found.outputs)
+    assert outcome.status == "success"
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "cold", "cached"),
+    [
+        ("wide", 1000, 0.25, 0.05),
+        ("ladder", 1000, 0.25, 0.05),
+        ("wide", 5000, 1.2, 0.25),
+        ("ladder", 5000, 1.2, 0.25),
+        ("chain", 800, 0.2, 0.1),
+        ("chain", 10_000, 2.5, 0.6),
+    ],
+)
+def test_a_prompt_takes_no_longer_than_it_may(shape, count, cold, cached):
+    """The best of three tries: the machine does other things as well."""
+    catalogue = Catalogue.of(registry())
+    times = []
+    for _ in range(3):
+        runner, prompt = Runner(), graph(shape, count)
+        assert len(prompt) == count
+        times.append((seconds(runner, catalogue, prompt), seconds(runner, catalogue, prompt)))
+    assert min(first for first, _ in times) <= cold
+    assert min(second for _, second in times) <= cached
+
+
+def test_what_is_told_grows_with_the_nodes_and_not_with_their_square():
+    def told(count: int) -> int:
+        runner = Runner()
+        runner.run(graph("wide", count))
+        return sum(len(data["nodes"]) for data in runner.data("progress_state"))
+
+    assert told(4000) < 12 * max(told(1000), 1000)

@@ -38,7 +38,7 @@ def build(app: App, pages: Pages) -> None:
     keep(app, pages.page, "generate", fields)
     names = list(fields)
 
-    def generate(*values: Any, request: gr.Request) -> None:
+    def generate(request: gr.Request, *values: Any) -> None:
         try:
             submit(app, dict(zip(names, values, strict=True)), request.username or "")
         except EaselError as error:

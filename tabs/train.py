@@ -42,7 +42,7 @@ def build(app: App, pages: Pages) -> None:
     keep(app, pages.page, "train", fields)
     names = list(fields)
 
-    def begin(*values: Any, request: gr.Request) -> None:
+    def begin(request: gr.Request, *values: Any) -> None:
         try:
             submit(app, dict(zip(names, values, strict=True)), request.username or "")
         except EaselError as error:

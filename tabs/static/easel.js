@@ -13,6 +13,9 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (all, name) => (name in values ? values[name] : all));
 }
 
+/** The words for `group.name` where there are any, else the name as it is: node titles, metrics of other programs. */
+export const named = (group, name) => (`${group}.${name}` in words.en ? t(`${group}.${name}`) : name);
+
 /** Escapes text for HTML. */
 export const esc = (text) => String(text ?? '').replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 

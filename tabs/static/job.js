@@ -1,7 +1,7 @@
 // <easel-job kinds="train">: the running (or newest) job of some kinds: phase, bar, ETA, its buttons, its error.
 // <easel-result kinds="generate">: the same with the live preview and, when done, the pictures.
 
-import { Live, ROOT, attempt, call, clock, ended, esc, feed, lang, lightbox, t } from './easel.js';
+import { Live, ROOT, attempt, call, clock, ended, esc, feed, lang, lightbox, named, t } from './easel.js';
 
 const BUTTONS = {
   queued: ['cancel'], running: ['pause', 'cancel'], paused: ['resume', 'cancel'],
@@ -12,7 +12,7 @@ const BUTTONS = {
 export function progressWords(job) {
   const p = job.progress ?? {}, parts = [];
   if (p.total) parts.push(`${p.step} / ${p.total}`);
-  for (const [name, value] of Object.entries(p.metrics ?? {})) parts.push(`${t('metric.' + name)} ${Number(value).toPrecision(4)}`);
+  for (const [name, value] of Object.entries(p.metrics ?? {})) parts.push(`${named('metric', name)} ${Number(value).toPrecision(4)}`);
   if (p.text) parts.push(p.text);
   if (job.state === 'running' && p.eta != null) parts.push(t('job.left', { time: clock(p.eta) }));
   return parts.join(' · ');
@@ -21,7 +21,7 @@ export function progressWords(job) {
 export function jobHtml(job, { pausable = true } = {}) {
   const p = job.progress ?? {};
   const percent = job.state === 'done' ? 100 : p.total ? Math.min(100, (100 * p.step) / p.total) : 0;
-  const phase = job.state === 'running' && p.phase ? t('phase.' + p.phase) : t('state.' + job.state);
+  const phase = job.state === 'running' && p.phase ? named('phase', p.phase) : t('state.' + job.state);
   const buttons = BUTTONS[job.state].filter((b) => pausable || b !== 'pause');
   const busy = job.state === 'running' && !p.total ? ' busy' : '';
   return `<div class="ez-job ${job.state}" data-id="${esc(job.id)}">

@@ -16,7 +16,7 @@ from engine.workspace import Workspace
 
 Prompt = dict[str, Any]
 MAX_REPORTED = 1000  # nodes with errors that are reported; the rest of a hopeless prompt only counts as bad
-MAX_CYCLES = 100  # cycles that are reported with their path
+MAX_CYCLES = 20  # cycles that are reported with their path
 LINK_ONLY = {"IMAGE", "MASK", "LATENT", "CONDITIONING", "MODEL", "CLIP", "VAE"}  # no constant can be one of these
 LISTED_CHOICES = 20  # longer lists of choices are not repeated in an error
 

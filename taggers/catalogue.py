@@ -10,11 +10,16 @@ from pathlib import Path
 
 from engine.errors import FileError, NotFound
 from engine.workspace import BUNDLED, Workspace, replacing
+from taggers.camie import CAMIE
+from taggers.cl_tagger import CL_TAGGER
+from taggers.described import described
+from taggers.joytag import JOYTAG
 from taggers.onnx_header import OnnxHeader, read_onnx_header
+from taggers.pixai import PIXAI_V09, PIXAI_V10
 from taggers.spec import TaggerSpec
 from taggers.wd import WD
 
-TAGGERS: tuple[TaggerSpec, ...] = (WD,)
+TAGGERS: tuple[TaggerSpec, ...] = (WD, PIXAI_V09, PIXAI_V10, CL_TAGGER, CAMIE, JOYTAG)
 
 
 class UnknownTagger(FileError):
@@ -45,8 +50,11 @@ class InstalledTagger:
         return read_onnx_header(self.file)
 
     def spec(self) -> TaggerSpec:
-        """Its kind, by the files beside it and the shape of its input. Raises UnknownTagger or NotOnnx."""
+        """Its kind: as its tagger.toml says, or by its files and shapes. Raises UnknownTagger or NotOnnx."""
         header = self.header()
+        told = described(self.folder, TAGGERS)
+        if told is not None:
+            return told
         for spec in TAGGERS:
             if spec.recognise(self.folder, header):
                 return spec

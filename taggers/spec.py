@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from engine.dataset.store import RATING
 from engine.errors import FileError
@@ -86,8 +87,35 @@ def read_csv_vocabulary(path: Path, categories: Mapping[str, str], kind: str) ->
 
 def vocabulary(rows: Iterable[tuple[str, str]]) -> Vocabulary:
     """From (name, category) pairs. Ratings get a name of their own, because `general` may be a tag as well."""
-    pairs = [(f"rating:{name}" if category == RATING else name, category) for name, category in rows]
+    pairs = [
+        (f"rating:{name.removeprefix('rating_')}" if category == RATING else name, category) for name, category in rows
+    ]
     return Vocabulary(tuple(name for name, _ in pairs), tuple(category for _, category in pairs))
+
+
+def indexed_vocabulary(path: Path, kind: str, mapping: dict[str, Any]) -> Vocabulary:
+    """From {"0": {"tag", "category"}, ...} or {"idx_to_tag": {"0": tag}, "tag_to_category": {tag: category}}."""
+    try:
+        if "idx_to_tag" in mapping:
+            words, categories = mapping["idx_to_tag"], mapping["tag_to_category"]
+            rows = {int(i): (str(tag), str(categories[tag])) for i, tag in words.items()}
+        else:
+            rows = {int(i): (str(row["tag"]), str(row["category"])) for i, row in mapping.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WrongVocabulary(path=path.name, kind=kind, reason=f"{type(error).__name__} {error}") from error
+    if sorted(rows) != list(range(len(rows))) or not rows:
+        raise WrongVocabulary(path=path.name, kind=kind, reason=f"its {len(rows)} numbers have gaps")
+    return vocabulary((rows[i][0], rows[i][1].lower()) for i in range(len(rows)))
+
+
+def read_json(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        data = json.loads(read_text(path, kind))
+    except ValueError as error:
+        raise WrongVocabulary(path=path.name, kind=kind, reason=f"it is no JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise WrongVocabulary(path=path.name, kind=kind, reason="it is no JSON object")
+    return data
 
 
 def read_text(path: Path, kind: str) -> str:

@@ -49,10 +49,10 @@ def write_model(
     nodes = [
         helper.make_node("ReduceMean", ["input", "axes"], ["mean"], keepdims=0),
         helper.make_node("MatMul", ["mean", "weight"], ["product"]),
-        helper.make_node("Add", ["product", "bias"], ["logits" if sigmoid else outputs[-1]]),
+        helper.make_node("Add", ["product", "bias"], ["before" if sigmoid else outputs[-1]]),
     ]
     if sigmoid:
-        nodes.append(helper.make_node("Sigmoid", ["logits"], [outputs[-1]]))
+        nodes.append(helper.make_node("Sigmoid", ["before"], [outputs[-1]]))
     nodes += [helper.make_node("Sub", [outputs[-1], outputs[-1]], [name]) for name in outputs[:-1]]
     graph = helper.make_graph(
         nodes,

@@ -134,6 +134,10 @@ def read_folder(path: Path) -> Header:
             tensors |= {f"{part}.{name}": info for name, info in header.tensors.items()}
             digest.update(header.digest.encode())
             size += header.size
+    for part in (*PARTS, "scheduler"):
+        for config in sorted((path / part).glob("*config.json")):
+            metadata[f"easel.{part}"] = config.read_text(encoding="utf-8")
+            digest.update(metadata[f"easel.{part}"].encode())
     if not tensors:
         raise NotFound(
             what="weights in folder", name=path, remedy=f"Expected .safetensors files in {', '.join(PARTS)}."

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import EaselError, JobError
+from engine.errors import EaselError
 from engine.graph.catalogue import Catalogue
 from engine.graph.validation import CustomCheck
+from engine.jobs.errors import WorkerNotReady
 from engine.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 CUSTOM_CHECK_SECONDS = 0.12  # POST /prompt answers within 200 ms also while a node holds the worker
 
 
-class CatalogueNotReady(JobError):
+class CatalogueNotReady(WorkerNotReady):
     en = "The list of nodes is not known yet: the worker is {state}. Only a first start is like this. Try again."
     zh = "尚未获得节点列表：工作进程状态为 {state}。仅首次启动时会这样，请稍后重试。"
 

@@ -12,7 +12,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message
 
-from engine.errors import EaselError, InputError, NotFound, OutsideWorkspace, PathError
+from engine.errors import (
+    EaselError,
+    FileError,
+    GraphError,
+    InputError,
+    JobError,
+    NotFound,
+    OutsideWorkspace,
+    PathError,
+    StorageError,
+)
+from engine.jobs.errors import UnknownJob, WorkerGone, WorkerNotReady
 from engine.workspace import Workspace, inside
 
 MIB = 2**20
@@ -31,6 +42,18 @@ class NotJson(InputError):
 class BadFileName(PathError):
     en = "'{name}' can't be used as a file name."
     zh = "“{name}”不能用作文件名。"
+
+
+# The first that fits.
+_STATUS: tuple[tuple[type[EaselError] | tuple[type[EaselError], ...], int], ...] = (
+    (BodyTooLarge, 413),
+    ((NotFound, UnknownJob), 404),
+    ((InputError, FileError, GraphError), 400),
+    ((WorkerNotReady, WorkerGone), 503),
+    (StorageError, 507),
+    (JobError, 409),
+    (EaselError, 500),
+)
 
 
 def limited(request: Request, limit_mib: int) -> Request:
@@ -104,13 +127,7 @@ def path_in(root: Path, *parts: str) -> Path:
 def error_response(request: Request, error: Exception) -> Response:
     """The handler of every EaselError that a route lets go."""
     assert isinstance(error, EaselError)
-    status = 500
-    if isinstance(error, BodyTooLarge):
-        status = 413
-    elif isinstance(error, NotFound):
-        status = 404
-    elif isinstance(error, InputError):
-        status = 400
+    status = next(status for kinds, status in _STATUS if isinstance(error, kinds))
     described = error.to_json()
     return JSONResponse({"error": {"type": described["code"], "message": described["en"], **described}}, status)
 

@@ -1,0 +1,124 @@
+"""What clients and editors ask, in the shapes that they know."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from tests.studio.conftest import Served
+
+PATHS = """
+/prompt /queue /history /object_info /object_info/Show /system_stats /features /models /models/checkpoints /embeddings
+/extensions /users /settings /i18n /workflow_templates /experiment/models /jobs /v2/userdata /global_subgraphs
+/node_replacements /internal/folder_paths /internal/files/output
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "/api"])
+def test_every_route_answers_at_the_root_and_under_api(client: httpx.Client, prefix: str) -> None:
+    for path in PATHS.split():
+        answer = client.get(prefix + path)
+        assert answer.status_code == 200, path
+        assert answer.headers["content-type"].startswith("application/json")
+
+
+def test_object_info_is_the_catalogue(client: httpx.Client) -> None:
+    shown = client.get("/object_info").json()
+    assert list(shown) == ["Number", "Show", "Hold", "OpenPicture"]
+    assert shown["Number"]["input"]["required"]["value"] == ["INT", {"default": 1, "min": 0, "max": 2**64 - 1}]
+    assert client.get("/object_info/Show").json() == {"Show": shown["Show"]}
+    assert client.get("/object_info/NotANode").json() == {}
+
+
+def test_system_stats_tell_of_the_machine_and_the_device(client: httpx.Client) -> None:
+    found = client.get("/system_stats").json()
+    assert {"os", "ram_total", "ram_free", "comfyui_version", "python_version", "pytorch_version"} <= set(
+        found["system"]
+    )
+    assert found["devices"][0] == {
+        "name": "CPU",
+        "type": "cpu",
+        "index": None,
+        "vram_total": 4,
+        "vram_free": 3,
+        "torch_vram_total": 4,
+        "torch_vram_free": 3,
+    }
+
+
+def test_models_are_listed_by_folder_with_their_metadata(client: httpx.Client, served: Served) -> None:
+    header = json.dumps({"__metadata__": {"ss_tag": "x"}}).encode()
+    loras = served.app.workspace.models / "loras"
+    (loras / "中文").mkdir(exist_ok=True)
+    (loras / "中文" / "a b.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (loras / "text.safetensors").write_bytes(b"not a model at all")
+    (loras / "notes.txt").write_text("x")
+    assert client.get("/models/loras").json() == ["text.safetensors", "中文/a b.safetensors"]
+    row = client.get("/experiment/models/loras").json()[1]
+    assert row["name"] == "中文/a b.safetensors" and row["pathIndex"] == 0 and row["size"] == len(header) + 8
+    query = {"filename": "中文/a b.safetensors"}
+    assert client.get("/view_metadata/loras", params=query).json() == {"ss_tag": "x"}
+    for name in ("text.safetensors", "none.safetensors", "../../access.json", "../x.safetensors", ""):
+        assert client.get("/view_metadata/loras", params={"filename": name}).status_code == 404
+    assert client.get("/models/nope").status_code == 404
+    assert client.get("/experiment/models/nope").status_code == 404
+
+
+def test_settings_of_the_editor_are_kept(client: httpx.Client) -> None:
+    assert client.get("/settings/never.set").json() is None
+    assert client.post("/settings/ref.test", json=5).status_code == 200
+    assert client.post("/settings", json={"a": [1], "b": None}).status_code == 200
+    assert client.get("/settings/ref.test").json() == 5
+    assert client.get("/settings").json() == {"ref.test": 5, "a": [1], "b": None}
+    assert client.post("/settings", json=[1]).status_code == 400
+    assert client.post("/settings", json={"a": "x" * 3_000_000}).status_code == 413
+
+
+def test_files_of_the_user_are_written_read_moved_and_deleted(client: httpx.Client) -> None:
+    assert client.get("/userdata", params={"dir": "workflows"}).status_code == 404
+    assert client.post("/userdata/workflows%2F小猫.json", content=b"{}").json() == "workflows/小猫.json"
+    assert client.get("/userdata/workflows%2F小猫.json").json() == {}
+    assert client.post("/userdata/workflows%2F小猫.json?overwrite=false", content=b"1").status_code == 409
+    assert client.get("/userdata", params={"dir": "workflows"}).json() == ["小猫.json"]
+    full = client.get("/userdata", params={"dir": "workflows", "full_info": "true"}).json()[0]
+    assert full["path"] == "小猫.json" and full["size"] == 2
+    assert client.get("/v2/userdata", params={"path": "workflows"}).json()[0]["type"] == "file"
+    moved = client.post("/userdata/workflows%2F小猫.json/move/workflows%2Fb.json")
+    assert moved.json() == "workflows/b.json"
+    assert client.delete("/userdata/workflows%2Fb.json").status_code == 204
+    assert client.get("/userdata/workflows%2Fb.json").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["..%2F..%2Faccess.json", "%2e%2e%2faccess.json", "%252e%252e%252faccess.json", ".x"])
+def test_user_files_stay_in_their_folder(client: httpx.Client, name: str) -> None:
+    for answer in (
+        client.get(f"/userdata/{name}"),
+        client.post(f"/userdata/{name}", content=b"x"),
+        client.delete(f"/userdata/{name}"),
+        client.post(f"/userdata/a.json/move/{name}"),
+        client.get("/userdata", params={"dir": "../.."}),
+        client.get("/v2/userdata", params={"path": "..%2f.."}),
+    ):
+        assert answer.status_code in (400, 404, 405)
+        assert b"secret" not in answer.content
+
+
+def test_a_page_in_the_user_folder_is_served_as_text(client: httpx.Client) -> None:
+    client.post("/userdata/x.html", content=b"<script>alert(1)</script>")
+    assert client.get("/userdata/x.html").headers["content-type"].startswith("text/plain")
+
+
+def test_the_studios_own_api_says_how_it_stands_and_takes_jobs(client: httpx.Client) -> None:
+    status = client.get("/studio/status").json()
+    assert status["worker"] == "ready" and status["jobs"]["queued"] == 0
+    wrong = client.post("/studio/jobs", json={"kind": "generat", "settings": {}})
+    assert wrong.status_code == 400 and "generate" in wrong.json()["error"]["en"]
+    mistyped = client.post("/studio/jobs", json={"kind": "generate", "settings": {"promt": {}}})
+    assert mistyped.status_code == 400 and "'prompt'" in mistyped.json()["error"]["en"]
+    made = client.post("/studio/jobs", json={"kind": "generate", "settings": {"prompt": {}}}).json()
+    assert client.get(f"/studio/jobs/{made['id']}").json()["kind"] == "generate"
+    assert client.post(f"/studio/jobs/{made['id']}/explode").status_code == 400
+    assert client.get("/studio/jobs/none").status_code == 404
+    assert any(event["job_id"] == made["id"] for event in client.get("/studio/events").json())

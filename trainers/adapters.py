@@ -17,6 +17,7 @@ from torch import nn
 
 from engine.families.base import Part
 from engine.models.manager import ModelRef
+from engine.weights.lora import LoraEntry
 from trainers.seeds import generator
 
 ADAPTER = "default"
@@ -92,6 +93,11 @@ def inject(
             down.copy_(fresh)
             up.zero_()
     return trained
+
+
+def live_entries(parts: Sequence[TrainedPart], alpha: float) -> dict[Part, dict[str, LoraEntry]]:
+    """The adapters as generation takes LoRAs. The tensors are the training's own, as they are at each moment."""
+    return {p.part: {n: LoraEntry(down.detach(), up.detach(), alpha=alpha) for n, down, up in p.pairs()} for p in parts}
 
 
 def checkpoint_gradients(twin: nn.Module) -> None:

@@ -62,6 +62,11 @@ class Latents:
         self._vae = vae
         self._files = TensorFiles(folder)
         self._keep = keep
+        self._given: dict[str, torch.Tensor] = {}
+
+    def give(self, item: Item, latent: torch.Tensor) -> None:
+        """The latent of a picture that has no file."""
+        self._given[item.hash] = latent
 
     def prepare(self, wanted: Sequence[tuple[Item, Bucket, bool]], progress: ProgressSink) -> None:
         """Encode what is not there yet, under one lease."""
@@ -77,6 +82,8 @@ class Latents:
         progress(len(missing), len(missing), phase="cache")
 
     def get(self, item: Item, bucket: Bucket, flip: bool) -> torch.Tensor:
+        if item.prior:
+            return self._given[item.hash]
         found = self._files.get(*self._key(item, bucket, flip)) if self._keep else None
         if found:
             return found["latent"]

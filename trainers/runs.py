@@ -1,11 +1,11 @@
 """A training run's folder: what it was told, how it went, what it made. Torch-free: the server and the tabs read it.
 
-runs/NAME-JOB/
+runs/NAME/
     config.toml      the settings, complete
     run.json         job, name, base model, result
     pictures.json    the pictures and captions it trains on, frozen at its start
     metrics.jsonl    one line a step: step, loss, lr, grad_norm, time
-    samples/         step-0000100-00.png ...
+    samples/         step0000100_00.png ..., prompts.json
     checkpoints/     NAME-0000500.safetensors ...
     state/           what a killed run goes on from
     tensorboard/
@@ -25,7 +25,7 @@ from engine.errors import NotFound
 from engine.workspace import Workspace, inside, replacing
 from trainers.settings import TrainSettings
 
-_SAMPLE = re.compile(r"step-(\d+)-(\d+)\.png")
+_SAMPLE = re.compile(r"step(\d+)_(\d+)\.png")
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,18 @@ class Run:
     def tensorboard(self) -> Path:
         return self.root / "tensorboard"
 
+    def lora(self, workspace: Workspace) -> Path:
+        """Where the finished LoRA goes."""
+        return workspace.models / "loras" / f"{self.name}.safetensors"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"{self.name}-{step:07d}.safetensors"
+
     def sample_path(self, step: int, index: int) -> Path:
-        return self.samples_folder / f"step-{step:07d}-{index:02d}.png"
+        return self.samples_folder / f"step{step:07d}_{index:02d}.png"
 
     def info(self) -> dict[str, Any]:
-        """run.json: {"job", "name", "model", "created", "lora": file name once it is exported}."""
+        """run.json: {"job", "model", "created", "lora": file name once it is exported}."""
         try:
             return json.loads((self.root / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -98,7 +105,7 @@ class Run:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 
     def samples(self) -> list[Sample]:
-        found = ((_SAMPLE.fullmatch(p.name), p) for p in self.samples_folder.glob("step-*.png"))
+        found = ((_SAMPLE.fullmatch(p.name), p) for p in self.samples_folder.glob("step*_*.png"))
         return sorted((Sample(int(m[1]), int(m[2]), p) for m, p in found if m), key=lambda s: (s.step, s.index))
 
     def _rows(self) -> Iterator[dict[str, float]]:
@@ -119,8 +126,16 @@ def run_name(settings: TrainSettings) -> str:
 
 
 def run_of(workspace: Workspace, settings: TrainSettings, job_id: str) -> Run:
-    """The run of a job: the same folder each time the job is run, so that it finds its state."""
-    return Run(inside(workspace.runs, f"{run_name(settings)}-{safe_name(job_id)[-12:]}"))
+    """The run of a job: the same folder each time the job is run, so that it finds its state. A new one is called as
+    the settings say, or NAME-2 and so on where there is such a run or LoRA already: neither is ever written over."""
+    name, number = run_name(settings), 1
+    while True:
+        run = Run(inside(workspace.runs, name if number == 1 else f"{name}-{number}"))
+        if run.info().get("job") == job_id:
+            return run
+        if not run.root.exists() and not run.lora(workspace).exists():
+            return run
+        number += 1
 
 
 def open_run(workspace: Workspace, name: str) -> Run:

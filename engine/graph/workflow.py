@@ -1,0 +1,286 @@
+"""The editor's workflow JSON becomes an API prompt, as the editor itself would send it.
+
+Formats 0.4 and 1.0: reroutes, primitives, muted and bypassed nodes, converted widgets, subgraphs (nested, with promoted
+widgets). Nodes of a subgraph get ids like "12:3": node 3 inside node 12. It needs the catalogue, because a workflow
+holds widget values by place and not by name.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.errors import GraphError
+from engine.graph.catalogue import Catalogue
+
+MUTED, BYPASSED = 2, 4  # node modes
+INPUT_NODE, OUTPUT_NODE = -10, -20  # what links at the rim of a subgraph name
+NOT_RUN = {"Note", "MarkdownNote", "PrimitiveNode", "Reroute"}  # the editor's own nodes
+SEED_NAMES = ("seed", "noise_seed")
+SEED_CONTROLS = ("fixed", "increment", "decrement", "randomize")
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+DEEPEST = 50  # subgraphs inside one another
+
+
+class NotAWorkflow(GraphError):
+    en = "This is neither a workflow of the editor nor a prompt: {reason}."
+    zh = "这既不是编辑器的工作流，也不是提示图：{reason}。"
+
+
+class UnsupportedWorkflow(GraphError):
+    en = "The workflow uses {what}, which can't be converted here. Open it in the editor and save it again."
+    zh = "该工作流使用了{what}，此处无法转换。请在编辑器中打开并重新保存。"
+
+
+def is_prompt(document: Any) -> bool:
+    """An API prompt: nodes with a class_type by id."""
+    return (
+        isinstance(document, dict)
+        and bool(document)
+        and all(isinstance(node, dict) and "class_type" in node for node in document.values())
+    )
+
+
+def to_prompt(document: Any, catalogue: Catalogue, rng: random.Random | None = None) -> dict[str, Any]:
+    """The API prompt of a workflow; a prompt is returned as it is. `rng` chooses among `{a|b}` in texts.
+    Raises NotAWorkflow or UnsupportedWorkflow; node types that are not known are left for validation to refuse."""
+    if is_prompt(document):
+        return document
+    if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
+        raise NotAWorkflow(reason="it has no list of nodes")
+    if (document.get("extra") or {}).get("groupNodes"):
+        raise UnsupportedWorkflow(what="group nodes of the old kind")
+    try:
+        return _Conversion(document, catalogue, rng or random.Random()).prompt()
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise NotAWorkflow(reason=f"{type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Link:
+    origin: Any  # node id
+    slot: int
+    type: str
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What an input gets instead of a link."""
+
+    value: Any
+
+
+@dataclass(eq=False)
+class _Scope:
+    """The graph of the workflow, or of one instance of a subgraph."""
+
+    prefix: str
+    nodes: dict[str, dict[str, Any]]
+    links: dict[Any, _Link]
+    outputs: dict[int, _Link]  # what arrives at the rim
+    depth: int = 0
+    definition: Mapping[str, Any] | None = None
+    parent: _Scope | None = None
+    instance: dict[str, Any] | None = None  # the node in `parent` that this is the inside of
+    promoted: dict[tuple[str, str], Any] = field(default_factory=dict)  # (node id, widget): value set at the instance
+
+
+class _Conversion:
+    def __init__(self, document: Mapping[str, Any], catalogue: Catalogue, rng: random.Random) -> None:
+        self.catalogue = catalogue
+        self.rng = rng
+        subgraphs = (document.get("definitions") or {}).get("subgraphs") or []
+        self.definitions: dict[str, Mapping[str, Any]] = {str(one["id"]): one for one in subgraphs}
+        self.root = _scope("", document)
+        self.inner: dict[str, _Scope] = {}  # by prefix
+
+    def prompt(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        stack = [self.root]
+        while stack:
+            scope = stack.pop()
+            for node in sorted(scope.nodes.values(), key=lambda node: node.get("order") or 0):
+                if node.get("mode") in (MUTED, BYPASSED) or node["type"] in NOT_RUN:
+                    continue
+                if node["type"] in self.definitions:
+                    stack.append(self._inside(scope, node))
+                else:
+                    found[f"{scope.prefix}{node['id']}"] = self._node(scope, node)
+        return found
+
+    def _node(self, scope: _Scope, node: Mapping[str, Any]) -> dict[str, Any]:
+        inputs = dict(self._widgets(scope, node))
+        for item in node.get("inputs") or ():
+            link = item.get("link")
+            if link is None:
+                continue
+            source = self._source(scope, scope.links.get(link))
+            if isinstance(source, _Value):
+                inputs[item["name"]] = _wrapped(source.value)
+            elif source is not None:
+                inputs[item["name"]] = list(source)
+        title = node.get("title") or node["type"]
+        return {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
+
+    def _widgets(self, scope: _Scope, node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """The node's widgets by name. Values lie in the order of the widgets; a seed is followed by what happens to it
+        after a run, which is no input."""
+        values = node.get("widgets_values") or []
+        names = list(self._widget_names(node["type"]))
+        if isinstance(values, Mapping):
+            pairs = [(name, options, values[name]) for name, options in names if name in values]
+        else:
+            pairs = list(_paired(names, values))
+        for name, options, value in pairs:
+            value = scope.promoted.get((str(node["id"]), name), value)
+            if isinstance(value, str) and options.get("dynamicPrompts"):
+                value = _chosen(value, self.rng)
+            yield name, _wrapped(value)
+
+    def _widget_names(self, class_type: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if class_type not in self.catalogue:
+            return
+        info = self.catalogue[class_type].info
+        for group in ("required", "optional"):
+            inputs = info["input"].get(group, {})
+            for name in info["input_order"].get(group, inputs):
+                kind, options = (*inputs[name], {})[:2]
+                if (isinstance(kind, list) or kind in WIDGET_TYPES) and not options.get("forceInput"):
+                    yield name, options
+
+    def _source(self, scope: _Scope, link: _Link | None) -> tuple[str, int] | _Value | None:
+        """Where a link really comes from: through reroutes, bypassed nodes and the rims of subgraphs."""
+        seen: set[tuple[str, Any, int]] = set()
+        while link is not None:
+            place = (scope.prefix, link.origin, link.slot)
+            if place in seen:
+                return None
+            seen.add(place)
+            if link.origin == INPUT_NODE:
+                assert scope.parent
+                assert scope.instance
+                item = _instance_input(scope, link.slot)
+                if item is None or item.get("link") is None:
+                    return _promoted_value(scope, link.slot)
+                scope, link = scope.parent, scope.parent.links.get(item["link"])
+                continue
+            node = scope.nodes.get(str(link.origin))
+            if node is None or node.get("mode") == MUTED:
+                return None
+            if node.get("mode") == BYPASSED:
+                link = _passed_through(scope, node, link)
+            elif node["type"] == "Reroute":
+                link = scope.links.get((node.get("inputs") or [{}])[0].get("link"))
+            elif node["type"] == "PrimitiveNode":
+                return _Value((node.get("widgets_values") or [None])[0])
+            elif node["type"] in self.definitions:
+                scope = self._inside(scope, node)
+                link = scope.outputs.get(link.slot)
+            else:
+                return f"{scope.prefix}{node['id']}", link.slot
+        return None
+
+    def _inside(self, scope: _Scope, node: dict[str, Any]) -> _Scope:
+        prefix = f"{scope.prefix}{node['id']}:"
+        if prefix not in self.inner:
+            if scope.depth >= DEEPEST:
+                raise UnsupportedWorkflow(what=f"more than {DEEPEST} subgraphs inside one another")
+            definition = self.definitions[node["type"]]
+            made = _scope(prefix, definition)
+            made.definition, made.parent, made.instance, made.depth = definition, scope, node, scope.depth + 1
+            made.promoted = self._promoted(scope, node)
+            self.inner[prefix] = made
+        return self.inner[prefix]
+
+    @staticmethod
+    def _promoted(scope: _Scope, node: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+        """Values that an instance sets for widgets inside it, by (node id, widget); those of its own inputs by
+        ("-1", input). Lists that do not fit each other are left alone: what is inside counts."""
+        values = node.get("widgets_values") or []
+        proxies = (node.get("properties") or {}).get("proxyWidgets")
+        if not isinstance(proxies, list) or not proxies:
+            proxies = [["-1", item["name"]] for item in node.get("inputs") or () if item.get("widget")]
+        if not isinstance(values, list) or len(proxies) != len(values):
+            return {}
+        found = {(str(proxy[0]), str(proxy[1])): value for proxy, value in zip(proxies, values, strict=True)}
+        own = str(node["id"])
+        for (inner, name), value in scope.promoted.items():  # promoted once more, from this instance to the one around
+            if inner == own:
+                found[("-1", name)] = value
+        return found
+
+
+def _scope(prefix: str, graph: Mapping[str, Any]) -> _Scope:
+    links: dict[Any, _Link] = {}
+    outputs: dict[int, _Link] = {}
+    for row in graph.get("links") or ():
+        if isinstance(row, Mapping):
+            row = [row[k] for k in ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")]
+        number, origin, slot, target, target_slot, kind = row[:6]
+        links[number] = _Link(origin, int(slot), str(kind))
+        if target == OUTPUT_NODE:
+            outputs[int(target_slot)] = links[number]
+    nodes = {str(node["id"]): node for node in graph.get("nodes") or ()}
+    return _Scope(prefix, nodes, links, outputs)
+
+
+def _instance_input(scope: _Scope, slot: int) -> Mapping[str, Any] | None:
+    """The instance's own input for an input of its definition: by name, for their order may differ."""
+    assert scope.instance
+    assert scope.definition
+    name = scope.definition["inputs"][slot]["name"]
+    inputs: Sequence[Mapping[str, Any]] = scope.instance.get("inputs") or ()
+    return next((item for item in inputs if item["name"] == name), None)
+
+
+def _promoted_value(scope: _Scope, slot: int) -> _Value | None:
+    assert scope.definition
+    name = scope.definition["inputs"][slot]["name"]
+    return _Value(scope.promoted[("-1", name)]) if ("-1", name) in scope.promoted else None
+
+
+def _passed_through(scope: _Scope, node: Mapping[str, Any], link: _Link) -> _Link | None:
+    """What a bypassed node hands on at an output: its input of the same place and type, else the first of that type."""
+    inputs = node.get("inputs") or []
+    outputs = node.get("outputs") or []
+    kind = outputs[link.slot]["type"] if link.slot < len(outputs) else link.type
+    places = [link.slot, *range(len(inputs))]
+    fitting = (inputs[p] for p in places if p < len(inputs) and _same_type(inputs[p].get("type"), kind))
+    item = next(fitting, None)
+    return scope.links.get(item.get("link")) if item else None
+
+
+def _same_type(one: Any, other: Any) -> bool:
+    return one == other or "*" in (one, other)
+
+
+def _paired(
+    names: Sequence[tuple[str, Mapping[str, Any]]], values: Sequence[Any]
+) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    place = 0
+    for name, options in names:
+        if place >= len(values):
+            return
+        yield name, options, values[place]
+        place += 1
+        controlled = options.get("control_after_generate") or name in SEED_NAMES
+        if controlled and place < len(values) and values[place] in SEED_CONTROLS:
+            place += 1
+
+
+def _wrapped(value: Any) -> Any:
+    return {"__value__": value} if isinstance(value, list) else value
+
+
+def _chosen(text: str, rng: random.Random) -> str:
+    """The editor's dynamic prompts: comments go, and one of each `{a|b}` stays. `\\{` is an ordinary brace."""
+    text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+    group = re.compile(r"(?<!\\)\{([^{}]*)(?<!\\)\}")
+    for _ in range(DEEPEST):
+        text, count = group.subn(lambda match: rng.choice(match[1].split("|")), text)
+        if not count:
+            break
+    return re.sub(r"\\([{}|])", r"\1", text)

@@ -1,0 +1,120 @@
+"""studio.toml, the flags over it, model paths of ComfyUI, and the command line's small parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.errors import InvalidSetting, NotFound, UnknownSetting
+from engine.workspace import Workspace
+from studio.bars import duration, line_of
+from studio.cli import main, parser
+from studio.commands import BadThreshold, NotAWorkflow, _read_prompt, _threshold
+from studio.model_paths import read_extra_model_paths
+from studio.settings import StudioSettings, load_settings
+
+PROGRESS = {"step": 3, "total": 12, "phase": "train", "text": "", "eta": 65.0, "metrics": {"loss": 0.08123}}
+
+
+def written(tmp_path: Path, text: str) -> Workspace:
+    (tmp_path / "studio.toml").write_text(text, encoding="utf-8")
+    return Workspace(tmp_path)
+
+
+def test_without_a_file_there_are_the_defaults(tmp_path: Path) -> None:
+    assert load_settings(Workspace(tmp_path)) == StudioSettings()
+
+
+def test_flags_win_over_the_file_and_those_not_given_do_not(tmp_path: Path) -> None:
+    space = written(tmp_path, 'device = "cpu"\n[server]\nport = 1234\nhost = "0.0.0.0"\n')
+    found = load_settings(space, port=99, host=None, cache="lru:20", device=None)
+    assert (found.server.port, found.server.host, found.cache, found.device) == (99, "0.0.0.0", "lru:20", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("devise = 'cpu'", "no setting 'devise' in studio.toml. Did you mean 'device'?"),
+        ("[server]\nprot = 1", "no setting 'server.prot' in studio.toml. Did you mean 'server.port'?"),
+        ("[server]\nport = 99999", "'server.port' is 99999"),
+        ("cache = 'lru:0'", "'cache' is 'lru:0'"),
+        ("[access]\nlocal_without_password = 'maybe'", "'access.local_without_password' is 'maybe'"),
+        ("= 3", "can't be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises((UnknownSetting, InvalidSetting)) as caught:
+        load_settings(written(tmp_path, text))
+    assert words in str(caught.value)
+
+
+def test_a_byte_order_mark_and_chinese_paths_are_fine(tmp_path: Path) -> None:
+    assert load_settings(written(tmp_path, '\ufeffoutput = "图片"\n')).output == Path("图片")
+
+
+def test_model_paths_of_comfyui_are_read_with_its_older_names(tmp_path: Path) -> None:
+    file = tmp_path / "extra.yaml"
+    file.write_text(
+        "a:\n  base_path: models here\n  is_default: true\n  checkpoints: checkpoints/\n"
+        "  clip: |\n    text\n    models/clip\n  unet: unet\n  custom_nodes: custom_nodes\n  gligen: x\n"
+        "b:\n  checkpoints: /abs/ckpt\n  vae:\nc: 3\n"
+    )
+    here = tmp_path / "models here"
+    assert read_extra_model_paths(file) == {
+        "checkpoints": (here / "checkpoints", Path("/abs/ckpt")),
+        "text_encoders": (here / "text", here / "models" / "clip"),
+        "diffusion_models": (here / "unet",),
+    }
+    file.write_text("a: [")
+    with pytest.raises(InvalidSetting):
+        read_extra_model_paths(file)
+    with pytest.raises(NotFound):
+        read_extra_model_paths(tmp_path / "none.yaml")
+
+
+def test_a_command_that_is_left_out_is_serve() -> None:
+    options = parser().parse_args(["serve", "--port", "8000", "--device", "cpu", "--cache", "ram", "--no-browser"])
+    assert options.port == 8000 and options.run.__name__ == "serve" and options.host is None
+
+
+def test_progress_is_one_line() -> None:
+    assert line_of(PROGRESS, cells=8) == "train  [##------] 3/12  loss 0.08123  1:05 left"
+    assert line_of({**PROGRESS, "total": 0, "phase": "", "text": "loading", "eta": None, "metrics": {}}) == "loading"
+    assert [duration(s) for s in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
+
+
+def test_thresholds_and_workflows_are_checked_before_anything_starts(tmp_path: Path) -> None:
+    assert _threshold("general=0.35") == ("general", 0.35)
+    with pytest.raises(BadThreshold):
+        _threshold("general")
+    file = tmp_path / "w.json"
+    for text in ("{", "[]", '{"nodes": [], "links": []}'):
+        file.write_text(text)
+        with pytest.raises(NotAWorkflow):
+            _read_prompt(file)
+    file.write_text('\ufeff{"prompt": {"1": {}}}', encoding="utf-8")
+    assert _read_prompt(file) == {"1": {}}
+
+
+def test_passwords_and_tokens_are_made_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from studio.access import Access
+
+    space = ["--workspace", str(tmp_path)]
+    assert main(["password", "--generate", *space]) == 0
+    password = capsys.readouterr().out.split(": ")[1].strip()
+    access = Access(tmp_path / "access.json")
+    assert access.check_password(password)
+    assert main(["token", "my script", *space]) == 0
+    token = capsys.readouterr().out.split("\n")[0]
+    assert access.token_name(token) == "my script"
+    assert main(["token", *space]) == 0
+    row = capsys.readouterr().out
+    assert "my script" in row and token not in row
+    assert main(["token", "--revoke", row.split()[0], *space]) == 0
+    assert access.token_name(token) is None
+
+
+def test_jobs_of_an_empty_workspace_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["jobs", "--workspace", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "No jobs yet.\n"

@@ -1,0 +1,147 @@
+"""Datasets as zip files: taking one in without trusting anything it says, and packing pictures with their captions.
+
+Entries are read one by one against limits on number, size and compression; absolute paths, `..`, links and everything
+that is neither picture nor caption is listed and left out. Names are made safe, and no file that is there is replaced.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from engine.dataset.decoding import PICTURE_SUFFIXES
+from engine.dataset.export import SIDECAR_SUFFIXES, caption_of, rules_of
+from engine.dataset.library import Dataset, free_name, safe_name
+from engine.dataset.pictures import scan
+from engine.dataset.store import Picture
+from engine.dataset.view import View
+from engine.errors import EaselError, InputError
+from engine.progress import ProgressSink, silent
+from engine.workspace import replacing
+
+MAX_ENTRIES = 200_000
+MAX_TOTAL = 64 << 30
+MAX_RATIO = 200  # of a whole entry: pictures do not compress; a bomb does, by thousands
+_BLOCK = 1 << 20
+
+
+class NotAZip(InputError):
+    en = "{name} can't be read as a zip file: {reason}. Pack it again."
+    zh = "无法将 {name} 作为 zip 文件读取：{reason}。请重新打包。"
+
+
+class ZipTooLarge(InputError):
+    en = "{name} would unpack to {size}, more than {limit}. Split it, or raise the limit in the settings."
+    zh = "{name} 解压后为 {size}，超过 {limit}。请拆分，或在设置中提高上限。"
+
+
+class BadZipEntry(InputError):
+    en = "{entry} was left out: {reason}."
+    zh = "已跳过 {entry}：{reason}。"
+
+
+@dataclass
+class UnpackReport:
+    """Files taken in by the names they have now, and entries left out with the reason as JSON."""
+
+    files: list[str] = field(default_factory=list)
+    left_out: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def unpack(
+    dataset: Dataset,
+    archive: Path | IO[bytes],
+    name: str,
+    progress: ProgressSink = silent,
+    *,
+    max_total: int = MAX_TOTAL,
+) -> UnpackReport:
+    """Take the pictures and captions of a zip file into the dataset and scan it. Folders inside it stay folders."""
+    report = UnpackReport()
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            entries = [entry for entry in packed.infolist() if not entry.is_dir()]
+            _refuse_bombs(name, entries, max_total)
+            renamed: dict[str, str] = {}
+            for number, entry in enumerate(entries):
+                progress(number, len(entries), entry.filename, phase="unpack")
+                try:
+                    report.files.append(_take(dataset.root, packed, entry, renamed))
+                except BadZipEntry as error:
+                    report.left_out[entry.filename] = error.to_json()
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise NotAZip(name=name, reason=error) from error
+    scan(dataset, progress)
+    return report
+
+
+def pack(
+    dataset: Dataset,
+    view: View,
+    target: Path,
+    pictures: Iterable[Picture] | None = None,
+    progress: ProgressSink = silent,
+) -> int:
+    """Write pictures and their captions as .txt into a zip file, whole or not at all. Returns how many pictures."""
+    rules = rules_of(dataset)
+    chosen = list(view.pictures() if pictures is None else pictures)
+    with replacing(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
+        for number, picture in enumerate(chosen):
+            progress(number, len(chosen), picture.name, phase="pack")
+            path = dataset.path(picture.path)
+            if not path.is_file():
+                continue
+            packed.write(path, picture.path)
+            packed.writestr(f"{picture.path.rsplit('.', 1)[0]}.txt", caption_of(view, rules, picture))
+    return len(chosen)
+
+
+def _refuse_bombs(name: str, entries: list[zipfile.ZipInfo], max_total: int) -> None:
+    if len(entries) > MAX_ENTRIES:
+        raise ZipTooLarge(name=name, size=f"{len(entries)} files", limit=f"{MAX_ENTRIES} files")
+    total = sum(entry.file_size for entry in entries)
+    if total > max_total:
+        raise ZipTooLarge(name=name, size=f"{total / 1e9:.1f} GB", limit=f"{max_total / 1e9:.1f} GB")
+
+
+def _take(root: Path, packed: zipfile.ZipFile, entry: zipfile.ZipInfo, renamed: dict[str, str]) -> str:
+    """Write one entry under a safe and free name; returns it relative to root."""
+    parts = PurePosixPath(entry.filename.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or (parts.parts and parts.parts[0].endswith(":")):
+        raise BadZipEntry(entry=entry.filename, reason="its path leaves the folder")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise BadZipEntry(entry=entry.filename, reason="it is a link")
+    if not parts.name.lower().endswith((*PICTURE_SUFFIXES, *SIDECAR_SUFFIXES)) or parts.name.startswith("."):
+        raise BadZipEntry(entry=entry.filename, reason="it is neither a picture nor a caption")
+    if entry.flag_bits & 1:
+        raise BadZipEntry(entry=entry.filename, reason="it is encrypted")
+    if entry.file_size > MAX_RATIO * max(entry.compress_size, 1024):
+        raise BadZipEntry(entry=entry.filename, reason="it is compressed more than any picture is")
+    folder = root.joinpath(*(safe_name(part) for part in parts.parts[:-1]))
+    folder.mkdir(parents=True, exist_ok=True)
+    # a caption keeps the stem that its picture was given
+    stem = str(parts.with_suffix(""))
+    wanted = f"{renamed.get(stem, Path(safe_name(parts.name)).stem)}{Path(parts.name).suffix}"
+    free = free_name(wanted, [path.name for path in folder.iterdir()])
+    renamed.setdefault(stem, Path(free).stem)
+    _copy(packed, entry, folder / free)
+    return (folder / free).relative_to(root).as_posix()
+
+
+def _copy(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
+    left = entry.file_size  # what the header promises; a lying one is caught here, before the disk is full
+    try:
+        with packed.open(entry) as source, replacing(target) as file:
+            while block := source.read(_BLOCK):
+                left -= len(block)
+                if left < 0:
+                    raise BadZipEntry(entry=entry.filename, reason="it is larger than it says")
+                file.write(block)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, OSError) as error:
+        if isinstance(error, EaselError):
+            raise
+        raise BadZipEntry(entry=entry.filename, reason=str(error)) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import threading
+from contextlib import suppress
 from pathlib import PurePath
 from typing import IO, Any
 
@@ -29,6 +30,8 @@ class Pipe:
         text = json.dumps(message, default=_plain, separators=(",", ":")).encode()
         frame = _HEAD.pack(len(text), len(blob)) + text + blob
         with self._lock:
+            if self._writer.closed:
+                raise BrokenPipeError
             self._writer.write(frame)
             self._writer.flush()
 
@@ -37,6 +40,11 @@ class Pipe:
         text_size, blob_size = _HEAD.unpack(self._exactly(_HEAD.size))
         text = self._exactly(text_size)
         return json.loads(text), self._exactly(blob_size)
+
+    def close_writer(self) -> None:
+        """What is sent from now on fails with OSError."""
+        with self._lock, suppress(OSError):  # what it still had to write can't be written
+            self._writer.close()
 
     def _exactly(self, size: int) -> bytes:
         data = self._reader.read(size) if size else b""

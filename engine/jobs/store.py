@@ -26,52 +26,15 @@ from engine.jobs.errors import (
     CannotPause,
     DuplicateJob,
     StoreBroken,
-    StoreTooNew,
     StudioStopped,
     TooManyAttempts,
     UnknownJob,
     WrongState,
 )
+from engine.jobs.schema import open_database
 from engine.jobs.types import Job, JobSpec, JobState, Priority
 from engine.progress import Progress
 
-# One script per schema version, in order; never changed once released, only added to.
-_SCHEMA = (
-    """
-    CREATE TABLE jobs (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        kind TEXT NOT NULL,
-        settings TEXT NOT NULL,
-        state TEXT NOT NULL,
-        priority INTEGER NOT NULL,
-        position REAL NOT NULL,
-        title TEXT NOT NULL,
-        user TEXT NOT NULL,
-        client_id TEXT NOT NULL,
-        resumable INTEGER NOT NULL,
-        attempts INTEGER NOT NULL DEFAULT 0,
-        created REAL NOT NULL,
-        started REAL,
-        finished REAL,
-        progress TEXT NOT NULL DEFAULT '{}',
-        result TEXT,
-        error TEXT,
-        wish TEXT NOT NULL DEFAULT '',
-        held INTEGER NOT NULL DEFAULT 0,
-        host TEXT NOT NULL DEFAULT ''
-    );
-    CREATE INDEX jobs_in_line ON jobs (state, priority, position, seq);
-    CREATE INDEX jobs_held ON jobs (held) WHERE held;
-    CREATE TABLE job_events (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        time REAL NOT NULL,
-        job TEXT NOT NULL,
-        event TEXT NOT NULL,
-        data TEXT NOT NULL
-    );
-    """,
-)
 _EVENTS_KEPT = 50_000
 _log = logging.getLogger(__name__)
 
@@ -151,10 +114,6 @@ class JobStore:
 
     def last_seq(self) -> int:
         return self._rows("SELECT coalesce(max(seq), 0) FROM job_events", ())[0][0]
-
-    def data_version(self) -> int:
-        """A number that changes when another process (or another JobStore) wrote to the file."""
-        return self._rows("PRAGMA data_version", ())[0][0]
 
     # ---- what people ask ----
 
@@ -239,15 +198,9 @@ class JobStore:
             job = _get(db, job_id)
             if job.state != JobState.queued:
                 raise WrongState(id=job_id, state=job.state, action="started")
-            values: dict[str, Any] = {
-                "attempts": job.attempts + 1,
-                "started": time.time(),
-                "finished": None,
-                "error": None,
-            }
-            if not job.resumable:
-                values |= {"progress": "{}", "result": None}
-            _change(db, job_id, JobState.running, **values, wish="", held=1, host=host)
+            fresh: dict[str, Any] = {} if job.resumable else {"progress": "{}", "result": None}
+            times = {"attempts": job.attempts + 1, "started": time.time(), "finished": None}
+            _change(db, job_id, JobState.running, **times, **fresh, error=None, wish="", held=1, host=host)
             return _get(db, job_id)
 
     def finish(self, job_id: str, result: dict[str, Any] | None) -> Job:
@@ -403,31 +356,7 @@ class JobStore:
 
     def _open(self) -> sqlite3.Connection:
         with self._translated():
-            db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-            db.row_factory = sqlite3.Row
-            _use_wal(db)
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                self._migrate(db)
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                db.close()
-                raise
-            return db
-
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        """Other parts of the studio may keep their tables in the same file: each has its own version."""
-        db.execute("CREATE TABLE IF NOT EXISTS schema_versions (part TEXT PRIMARY KEY, version INTEGER NOT NULL)")
-        row = db.execute("SELECT version FROM schema_versions WHERE part = 'jobs'").fetchone()
-        found = row[0] if row else 0
-        if found > len(_SCHEMA):
-            raise StoreTooNew(path=self.path, found=found, known=len(_SCHEMA))
-        for script in _SCHEMA[found:]:
-            for statement in script.split(";"):
-                db.execute(statement)
-        db.execute("INSERT OR REPLACE INTO schema_versions VALUES ('jobs', ?)", (len(_SCHEMA),))
+            return open_database(self.path)
 
     @staticmethod
     def _one(rows: list[sqlite3.Row], job_id: str) -> Job:
@@ -437,19 +366,6 @@ class JobStore:
 
 
 _ALREADY = ((JobState.paused, "pause"), (JobState.running, "resume"))
-
-
-def _use_wal(db: sqlite3.Connection) -> None:
-    """The switch needs the file alone for a moment, and SQLite's busy timeout does not cover it."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
 
 
 def _where(**conditions: Collection[str] | None) -> tuple[str, tuple[str, ...]]:

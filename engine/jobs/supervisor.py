@@ -5,29 +5,21 @@ One thread (the *loop*) owns all of its state; others post actions to it. It imp
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import EaselError, StorageError, describe
-from engine.jobs.errors import StudioStopped, WorkerDied, WorkerGone, WorkerNotReady, from_json
+from engine.jobs.errors import StudioStopped, WorkerDied, WorkerNotReady
 from engine.jobs.lock import StudioLock
 from engine.jobs.logfile import RotatingLog
-from engine.jobs.pipe import Pipe
+from engine.jobs.process import WorkerProcess, reason_of
 from engine.jobs.store import JobStore
 from engine.jobs.submit import Kinds, submit, submit_spec
 from engine.jobs.types import Job, JobKind, JobSpec, JobState
@@ -87,12 +79,9 @@ class Supervisor:
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._subscribers: list[Subscriber] = []
-        self._requests: dict[int, tuple[str, Future[Any]]] = {}
-        self._numbers = itertools.count(1)
         self._thread: threading.Thread | None = None
         # What follows belongs to the loop.
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Pipe | None = None
+        self._process: WorkerProcess | None = None
         self._started_at = 0.0
         self._stack: list[Job] = []  # what the worker holds, outermost first
         self._take: dict[str, Any] | None = None  # the worker's unanswered wish for a job
@@ -103,7 +92,6 @@ class Supervisor:
         self._kill_at: float | None = None
         self._stopping = False
         self._seq = 0
-        self._version = 0
         self._nudged = False
 
     # ---- for the server ----
@@ -117,7 +105,6 @@ class Supervisor:
             self._lock_file.release()
             raise
         self._seq = self.store.last_seq()
-        self._version = self.store.data_version()
         self._forget = self.store.on_change(self._nudge)
         self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
         self._thread.start()
@@ -167,22 +154,14 @@ class Supervisor:
         deadline = time.monotonic() + timeout
         with self._changed:
             self._changed.wait_for(lambda: self.state in ("ready", "failed", "stopped"), timeout)
-        pipe = self._pipe
+        process = self._process
         not_ready = partial(WorkerNotReady, state=self.state, phase=self.phase, name=name, timeout=timeout)
-        if self.state != "ready" or pipe is None:
+        if self.state != "ready" or process is None:
             raise not_ready()
-        number = next(self._numbers)
-        future: Future[Any] = Future()
-        self._requests[number] = (name, future)
         try:
-            pipe.send({"t": "request", "id": number, "name": name, "payload": payload})
-            return future.result(max(0.0, deadline - time.monotonic()))
-        except FutureTimeout:
+            return process.request(name, payload, deadline - time.monotonic())
+        except TimeoutError:
             raise not_ready() from None
-        except OSError:
-            raise WorkerGone(name=name) from None
-        finally:
-            self._requests.pop(number, None)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Returns what ends the subscription."""
@@ -217,7 +196,6 @@ class Supervisor:
             try:
                 self._wait_and_act()
                 self._write_reports()
-                self._look_elsewhere()
                 self._publish_log()
                 self._keep_time()
                 self._feed()
@@ -244,11 +222,6 @@ class Supervisor:
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self._kill()
-
-    def _look_elsewhere(self) -> None:
-        version = self.store.data_version()
-        if version != self._version:
-            self._version = version
 
     def _publish_log(self) -> None:
         """Tell subscribers what changed, whoever changed it, and the worker what is wished of its jobs."""
@@ -306,30 +279,18 @@ class Supervisor:
 
     def _start_worker(self) -> None:
         self._enter("restarting" if self._started_at else "starting", "starting the worker process")
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        self.log.forget_tail()
+        self._started_at = self.last_beat = time.monotonic()
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "engine.jobs.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, **self._environment, "PYTHONPATH": path},
-                start_new_session=os.name == "posix",
-            )
+            self._process = WorkerProcess(self._config(), self._environment, self.log, self._hear, self._hear_end)
         except OSError as error:
             self._give_up_or_retry({**describe(error), "traceback": ""})
-            return
-        assert process.stdin and process.stdout and process.stderr
-        self._process = process
-        self._started_at = self.last_beat = time.monotonic()
-        self._pipe = pipe = Pipe(process.stdout, process.stdin)
-        self.log.forget_tail()
-        logger = self.log.follow(process.stderr)
-        reader = threading.Thread(target=self._read, args=(process, pipe), name="worker pipe", daemon=True)
-        reader.start()
-        threading.Thread(target=self._watch, args=(process, reader, logger), name="worker watch", daemon=True).start()
-        self._send(self._config())
+
+    def _hear(self, process: WorkerProcess, message: dict[str, Any], blob: bytes) -> None:
+        self._post(partial(self._take_message, process, message, blob))
+
+    def _hear_end(self, process: WorkerProcess, code: int) -> None:
+        self._post(partial(self._worker_ended, process, code))
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -340,37 +301,9 @@ class Supervisor:
             "setup": self._setup,
             "save_every": self._save_every,
             "kinds": {name: _kind_for_worker(kind) for name, kind in self.kinds.items()},
-            "sys_path": sys.path,
         }
 
-    def _read(self, process: subprocess.Popen[bytes], pipe: Pipe) -> None:
-        with suppress(EOFError, OSError, ValueError):
-            while True:
-                message, blob = pipe.receive()
-                if message["t"] == "reply":
-                    self._resolve(message)
-                else:
-                    self._post(partial(self._take_message, process, message, blob))
-
-    def _watch(self, process: subprocess.Popen[bytes], *threads: threading.Thread) -> None:
-        code = process.wait()
-        if os.name == "posix":  # what it had started itself; those would keep its pipes open
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-        for thread in threads:
-            thread.join(2)
-        self._post(partial(self._worker_ended, process, code))
-
-    def _resolve(self, reply: dict[str, Any]) -> None:
-        _, future = self._requests.get(reply["id"], ("", None))
-        if future is None:
-            return  # it came too late
-        if "error" in reply:
-            future.set_exception(from_json(reply["error"]))
-        else:
-            future.set_result(reply["value"])
-
-    def _take_message(self, process: subprocess.Popen[bytes], message: dict[str, Any], blob: bytes) -> None:
+    def _take_message(self, process: WorkerProcess, message: dict[str, Any], blob: bytes) -> None:
         if process is self._process:
             getattr(self, f"_on_{message['t']}")(message, blob)
 
@@ -439,21 +372,17 @@ class Supervisor:
         self._told = None
         self._report(report)
 
-    def _worker_ended(self, process: subprocess.Popen[bytes], code: int) -> None:
+    def _worker_ended(self, process: WorkerProcess, code: int) -> None:
         if process is not self._process:
             return
-        self._process = self._pipe = self._take = self._told = self._kill_at = None
+        self._process = self._take = self._told = self._kill_at = None
         self._stack = []
-        for _, (name, future) in list(self._requests.items()):
-            if not future.done():
-                future.set_exception(WorkerGone(name=name))
-        _close(process)
         if self._stopping:
             self._report(partial(self.store.interrupt_held, StudioStopped().to_json(), counts=False))
             self._write_reports()
             self._enter("stopped", "")
             return
-        reason = _reason(code)
+        reason = reason_of(code)
         _log.warning("the worker ended: %s", reason)
         error = {**WorkerDied(reason=reason).to_json(), "traceback": self.log.tail()}
         was_ready = self.state == "ready"
@@ -500,9 +429,8 @@ class Supervisor:
         self._publish("", "worker", {"state": state, "phase": phase, "error": self.error})
 
     def _send(self, message: dict[str, Any]) -> None:
-        if self._pipe is not None:
-            with suppress(OSError):  # it is dying: _worker_ended comes
-                self._pipe.send(message)
+        if self._process is not None:
+            self._process.send(message)
 
     # ---- reports to the store ----
 
@@ -530,20 +458,3 @@ def _for_worker(job: Job) -> dict[str, Any]:
 
 def _kind_for_worker(kind: JobKind) -> dict[str, Any]:
     return {"run": kind.run, "settings": f"{kind.settings.__module__}:{kind.settings.__qualname__}"}
-
-
-def _reason(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:  # a real-time signal
-        name = f"signal {-code}"
-    return f"killed by {name}, perhaps because memory ran out" if name == "SIGKILL" else f"killed by {name}"
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    for stream in (process.stdin, process.stdout, process.stderr):
-        if stream is not None:
-            with suppress(OSError):
-                stream.close()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from engine.jobs.types import JobContext, JobKind, JobSpec, Priority
 from engine.jobs.worker import WorkerHandle
+from engine.workspace import replacing
 
 
 class Settings(BaseModel):
@@ -80,7 +81,8 @@ def work(ctx: JobContext, settings: Work) -> dict[str, Any]:
     step = json.loads(path.read_text()) if path.exists() else 0
 
     def save() -> None:
-        path.write_text(json.dumps(step))
+        with replacing(path, "w") as file:
+            file.write(json.dumps(step))
         log.write(f"saved {step}\n")
 
     log.write(f"started at {step} attempt {ctx.attempt}\n")

@@ -27,6 +27,15 @@ def test_messages_and_blobs_arrive_as_sent() -> None:
     assert b.receive() == ({"t": "empty"}, b"")
 
 
+def test_sending_into_a_closed_pipe_is_an_os_error() -> None:
+    a, b = pair()
+    a.close_writer()
+    with pytest.raises(OSError):
+        a.send({"t": "late"})
+    with pytest.raises(EOFError):
+        b.receive()
+
+
 def test_paths_and_numpy_scalars_become_plain() -> None:
     a, b = pair()
     a.send({"path": Path("a") / "b", "loss": numpy.float32(0.5)})

@@ -84,14 +84,12 @@ def tiny_modules(seed: int = 0, vae_levels: int = 3) -> tuple[UNet2DConditionMod
         torch.manual_seed(seed)
         vocab = tiny_vocabulary()["vocab"]
         unet = UNet2DConditionModel(**UNET)
-        vae = AutoencoderKL(
-            block_out_channels=(8,) * vae_levels,
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=4,
-            down_block_types=("DownEncoderBlock2D",) * vae_levels,
-            up_block_types=("UpDecoderBlock2D",) * vae_levels,
-        )
+        blocks: dict[str, Any] = {  # diffusers annotates these as tuples of one
+            "block_out_channels": (8,) * vae_levels,
+            "down_block_types": ("DownEncoderBlock2D",) * vae_levels,
+            "up_block_types": ("UpDecoderBlock2D",) * vae_levels,
+        }
+        vae = AutoencoderKL(layers_per_block=1, latent_channels=4, norm_num_groups=4, **blocks)
         ends = {"bos_token_id": vocab[START], "eos_token_id": vocab[END], "pad_token_id": vocab[END]}
         text = CLIPTextModel(CLIPTextConfig(vocab_size=len(vocab), **TEXT, **ends))
         _spread(text)

@@ -20,6 +20,57 @@ from .gaussian import MEAN, STD, Gaussian, no_noise, solution, start
 SCHEDULE = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
 
 
+# The names and their order are ComfyUI's: prompts name them, editors list them.
+NAMES = [
+    "euler",
+    "euler_cfg_pp",
+    "euler_ancestral",
+    "euler_ancestral_cfg_pp",
+    "heun",
+    "heunpp2",
+    "dpm_2",
+    "dpm_2_ancestral",
+    "lms",
+    "dpm_fast",
+    "dpm_adaptive",
+    "dpmpp_2s_ancestral",
+    "dpmpp_2s_ancestral_cfg_pp",
+    "dpmpp_sde",
+    "dpmpp_sde_gpu",
+    "dpmpp_2m",
+    "dpmpp_2m_cfg_pp",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_gpu",
+    "dpmpp_2m_sde_heun",
+    "dpmpp_2m_sde_heun_gpu",
+    "dpmpp_3m_sde",
+    "dpmpp_3m_sde_gpu",
+    "ddpm",
+    "lcm",
+    "ipndm",
+    "ipndm_v",
+    "deis",
+    "res_multistep",
+    "res_multistep_cfg_pp",
+    "res_multistep_ancestral",
+    "res_multistep_ancestral_cfg_pp",
+    "gradient_estimation",
+    "gradient_estimation_cfg_pp",
+    "er_sde",
+    "seeds_2",
+    "seeds_3",
+    "sa_solver",
+    "sa_solver_pece",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+]
+
+
+def test_the_samplers_are_those_of_the_field_in_its_order() -> None:
+    assert list(SAMPLERS) == NAMES
+
+
 def log_spaced(steps: int, high: float = 10.0, low: float = 0.05) -> list[float]:
     return torch.logspace(math.log10(high), math.log10(low), steps + 1, dtype=torch.float64).tolist()
 
@@ -31,13 +82,43 @@ def error(name: str, steps: int) -> float:
     return float((out - solution(x, sigmas[0], sigmas[-1])).abs().max())
 
 
-@pytest.mark.parametrize(
-    ("name", "order"),
-    [("euler", 1), ("heun", 2), ("dpm_2", 2), ("dpmpp_2m", 2), ("lms", 3), ("uni_pc", 2), ("uni_pc_bh2", 2)],
-)
+ORDERS = {
+    "euler": 1, "heunpp2": 1, "gradient_estimation": 1, "heun": 2, "dpm_2": 2, "dpmpp_2m": 2, "ipndm": 2,
+    "res_multistep": 2, "uni_pc": 2, "uni_pc_bh2": 2, "deis": 2.75, "ipndm_v": 2.75, "lms": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "order"), ORDERS.items())
 def test_halving_the_steps_divides_the_error_by_two_to_the_order(name: str, order: float) -> None:
     observed = math.log2(error(name, 80) / error(name, 160))
     assert observed > order - 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "without_noise", "order"),
+    [
+        ("seeds_2", {"eta": 0.0}, 2),
+        ("seeds_3", {"eta": 0.0}, 3),
+        ("dpmpp_sde", {"eta": 0.0}, 2),
+        ("dpmpp_3m_sde", {"eta": 0.0}, 2),
+        ("sa_solver", {"tau": 0.0}, 4),
+        ("sa_solver_pece", {"tau": 0.0}, 4),
+    ],
+)
+def test_the_order_of_an_sde_sampler_shows_without_its_noise(
+    name: str, without_noise: dict[str, float], order: float
+) -> None:
+    def error(steps: int) -> float:
+        sigmas = log_spaced(steps)
+        x = start(sigmas[0])
+
+        def zero(sigma: float, sigma_next: float) -> Tensor:
+            return torch.zeros_like(x)
+
+        out = SAMPLERS[name].function(Gaussian(), x, sigmas, noise=zero, **without_noise)
+        return float((out - solution(x, sigmas[0], sigmas[-1])).abs().max())
+
+    assert math.log2(error(80) / error(160)) > order - 0.25
 
 
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm_2", "lms", "dpmpp_2m", "ddim", "uni_pc"])

@@ -15,6 +15,13 @@ SCHEDULE = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
 TRAINING = SCHEDULE.sigmas.tolist()
 
 
+def test_the_schedulers_are_those_of_the_field_in_its_order() -> None:
+    assert (
+        " ".join(SCHEDULERS)
+        == "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal"
+    )
+
+
 def test_the_sigmas_of_stable_diffusion() -> None:
     assert SCHEDULE.sigma_min == pytest.approx(0.0291675, abs=1e-6)
     assert SCHEDULE.sigma_max == pytest.approx(14.614642, abs=1e-5)

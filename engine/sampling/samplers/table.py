@@ -8,12 +8,17 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from engine.sampling.samplers import dpmpp, euler, multistep, stochastic, uni_pc
+from engine.sampling.samplers import dpm_solver, dpmpp, euler, exponential, multistep, stochastic, uni_pc
 from engine.sampling.schedule import DiscreteSchedule
 
 
 def _nothing(schedule: DiscreteSchedule) -> dict[str, Any]:
     return {}
+
+
+def _sde_window(schedule: DiscreteSchedule) -> dict[str, Any]:
+    """SA-Solver adds noise in the middle of the way alone."""
+    return {"sde_start_sigma": schedule.percent_to_sigma(0.2), "sde_end_sigma": schedule.percent_to_sigma(0.8)}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ SAMPLERS: Mapping[str, Sampler] = {
     "dpm_2": Sampler(euler.sample_dpm_2),
     "dpm_2_ancestral": Sampler(euler.sample_dpm_2_ancestral),
     "lms": Sampler(multistep.sample_lms),
+    "dpm_fast": Sampler(dpm_solver.sample_dpm_fast),
+    "dpm_adaptive": Sampler(dpm_solver.sample_dpm_adaptive),
     "dpmpp_2s_ancestral": Sampler(dpmpp.sample_dpmpp_2s_ancestral),
     "dpmpp_2s_ancestral_cfg_pp": Sampler(dpmpp.sample_dpmpp_2s_ancestral_cfg_pp),
     "dpmpp_sde": _sde,
@@ -59,6 +66,20 @@ SAMPLERS: Mapping[str, Sampler] = {
     "dpmpp_3m_sde_gpu": _3m_sde,
     "ddpm": Sampler(stochastic.sample_ddpm),
     "lcm": Sampler(stochastic.sample_lcm),
+    "ipndm": Sampler(multistep.sample_ipndm),
+    "ipndm_v": Sampler(multistep.sample_ipndm_v),
+    "deis": Sampler(multistep.sample_deis),
+    "res_multistep": Sampler(exponential.sample_res_multistep),
+    "res_multistep_cfg_pp": Sampler(exponential.sample_res_multistep_cfg_pp),
+    "res_multistep_ancestral": Sampler(exponential.sample_res_multistep_ancestral),
+    "res_multistep_ancestral_cfg_pp": Sampler(exponential.sample_res_multistep_ancestral_cfg_pp),
+    "gradient_estimation": Sampler(multistep.sample_gradient_estimation),
+    "gradient_estimation_cfg_pp": Sampler(multistep.sample_gradient_estimation_cfg_pp),
+    "er_sde": Sampler(exponential.sample_er_sde),
+    "seeds_2": Sampler(exponential.sample_seeds_2),
+    "seeds_3": Sampler(exponential.sample_seeds_3),
+    "sa_solver": Sampler(exponential.sample_sa_solver, options=_sde_window),
+    "sa_solver_pece": Sampler(exponential.sample_sa_solver_pece, options=_sde_window),
     "ddim": Sampler(euler.sample_euler, fresh_mask_noise=True),  # without its own noise DDIM is Euler's method in sigma
     "uni_pc": Sampler(uni_pc.sample_uni_pc),
     "uni_pc_bh2": Sampler(uni_pc.sample_uni_pc_bh2),

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -47,7 +48,8 @@ class Supervisor:
     - "job_progress" {"step", "total", "phase", "text", "eta", "metrics"}
     - "preview" {"image": JPEG bytes, "mime", ...}
     - what jobs emit, by its own name
-    - with job_id "": "worker" {"state", "phase", "error"} and what the worker itself emits
+    - with job_id "": "worker" {"state", "phase", "seconds", "error"}, every 2 s until it is ready, and what the worker
+      itself emits
     """
 
     def __init__(
@@ -294,9 +296,7 @@ class Supervisor:
 
     def _config(self) -> dict[str, Any]:
         return {
-            "workspace": self._workspace.root,
-            "extra": {name: list(paths) for name, paths in self._workspace.extra.items()},
-            "output": self._workspace.output_dir,
+            "workspace": asdict(self._workspace),
             "device": self._device,
             "setup": self._setup,
             "save_every": self._save_every,
@@ -309,6 +309,8 @@ class Supervisor:
 
     def _on_beat(self, message: dict[str, Any], blob: bytes) -> None:
         self.last_beat = time.monotonic()
+        if self.state != "ready":
+            self._tell_state()
 
     def _on_phase(self, message: dict[str, Any], blob: bytes) -> None:
         self._enter(self.state, message["text"])
@@ -426,7 +428,12 @@ class Supervisor:
         with self._changed:
             self.state, self.phase, self.phase_since = state, phase, time.monotonic()
             self._changed.notify_all()
-        self._publish("", "worker", {"state": state, "phase": phase, "error": self.error})
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        seconds = time.monotonic() - self.phase_since
+        told = {"state": self.state, "phase": self.phase, "seconds": round(seconds), "error": self.error}
+        self._publish("", "worker", told)
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._process is not None:

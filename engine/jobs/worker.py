@@ -73,9 +73,7 @@ class Worker:
         self._control: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._wishes: dict[str, str] = {}
         self._asking = threading.Lock()
-        extra = {name: tuple(map(Path, paths)) for name, paths in config["extra"].items()}
-        output = Path(config["output"]) if config["output"] else None
-        self.handle = WorkerHandle(Workspace(Path(config["workspace"]), extra, output), config["device"], pipe)
+        self.handle = WorkerHandle(_workspace(config["workspace"]), config["device"], pipe)
         self._setup: str = config["setup"]
 
     def main(self) -> int:
@@ -223,6 +221,13 @@ def _error(error: BaseException) -> dict[str, Any]:
     if isinstance(error, RemoteError):
         return {**error.to_json(), "traceback": trace}
     return {**describe(error), "traceback": trace}
+
+
+def _workspace(fields: dict[str, Any]) -> Workspace:
+    """From JSON: paths are text there."""
+    extra = {name: tuple(map(Path, paths)) for name, paths in fields["extra"].items()}
+    output = Path(fields["output_dir"]) if fields["output_dir"] else None
+    return Workspace(**{**fields, "root": Path(fields["root"]), "extra": extra, "output_dir": output})
 
 
 def _load(path: str) -> Any:

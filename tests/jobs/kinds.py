@@ -117,6 +117,8 @@ def odd(ctx: JobContext, settings: Odd) -> dict[str, Any]:
         from PIL import Image
 
         ctx.preview(Image.new("RGB", (8, 8), (255, 0, 0)), node="3")
+    if settings.what == "where":
+        return {"workspace": repr(ctx.workspace)}
     if settings.what == "keep":
         ctx.kept[Odd] = ctx.kept.get(Odd, 0) + 1
         return {"kept": ctx.kept[Odd]}

@@ -10,8 +10,11 @@ import pytest
 
 from engine.errors import DiskFull
 from engine.jobs.errors import CannotPause, RemoteError, UnknownRequest, WorkerNotReady
+from engine.jobs.store import JobStore
 from engine.jobs.supervisor import Supervisor
 from engine.jobs.types import JobState, Priority
+from engine.workspace import Workspace
+from tests.jobs.kinds import kinds
 from tests.jobs.watching import PATIENCE, Heard, until, until_state
 
 
@@ -80,6 +83,16 @@ def test_previews_come_as_jpeg(ready: Supervisor, heard: Heard) -> None:
     preview = heard.wait_for("preview", job.id)[0]
     assert preview["image"][:3] == b"\xff\xd8\xff"
     assert (preview["mime"], preview["node"]) == ("image/jpeg", "3")
+
+
+def test_the_worker_has_the_whole_workspace(store: JobStore, tmp_path: Path) -> None:
+    extra = {"loras": (tmp_path / "more", tmp_path / "还有")}
+    workspace = Workspace(tmp_path / "space", extra, tmp_path / "out", allow_pickle=True)
+    supervisor = Supervisor(store, kinds(), workspace)
+    supervisor.start()
+    result = supervisor.wait(supervisor.submit("odd", {"what": "where"}).id, PATIENCE).result
+    supervisor.stop()
+    assert result == {"workspace": repr(workspace)}
 
 
 def test_what_a_job_keeps_is_there_for_the_next(ready: Supervisor) -> None:

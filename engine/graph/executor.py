@@ -16,85 +16,28 @@ import traceback
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from engine.errors import Cancelled, EaselError, GraphError, describe
-from engine.graph.builder import GraphBuilder
+from engine.errors import Cancelled, EaselError, describe
 from engine.graph.cache import Cache, Entry, signature
+from engine.graph.calls import Call, Values, blocker_in, call_of, mapped, merged, merged_ui, shown_inputs
+from engine.graph.context import CallContext, RunContext
+from engine.graph.errors import (
+    DependencyCycle,
+    DuplicateNode,
+    MissingNode,
+    MissingSlot,
+    NodeFailed,
+    NotLazy,
+    UnknownNodeType,
+)
 from engine.graph.node import Blocker
 from engine.graph.progress_state import ProgressBoard
 from engine.graph.registry import NodeType, Registry, call_hook
 from engine.graph.validation import is_link, unwrapped
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from engine.models.manager import ModelManager
-    from engine.workspace import Workspace
-
 Listener = Callable[[str, dict[str, Any]], None]
 CHECK_INTERVAL = 0.02  # seconds between two looks at the interrupt flag at node boundaries
-
-
-class NodeFailed(GraphError):
-    """A node raised. `result` is what the run had until then, for the history; the cause is `__cause__`."""
-
-    en = "Node {node_id} ({class_type}) failed: {reason}"
-    zh = "节点 {node_id}（{class_type}）出错：{reason_zh}"
-
-    def __init__(self, **values: Any) -> None:
-        self.result: dict[str, Any] = {}
-        super().__init__(**values)
-
-
-class MissingNode(GraphError):
-    en = "Node {user} links to node {node_id}, which does not exist."
-    zh = "节点 {user} 链接到不存在的节点 {node_id}。"
-
-
-class UnknownNodeType(GraphError):
-    en = "Node {node_id} is of the type '{class_type}', which does not exist."
-    zh = "节点 {node_id} 的类型“{class_type}”不存在。"
-
-
-class MissingSlot(GraphError):
-    en = "Node {user} asks for output {slot} of node {node_id} ({class_type}), which gave {count}."
-    zh = "节点 {user} 需要节点 {node_id}（{class_type}）的第 {slot} 个输出，但它只给出了 {count} 个。"
-
-
-class DependencyCycle(GraphError):
-    en = "These nodes wait for each other: {path}."
-    zh = "这些节点互相等待：{path}。"
-
-
-class DuplicateNode(GraphError):
-    en = "Node {parent} expands into a node {node_id}, which exists already. Build expansions with ctx.graph."
-    zh = "节点 {parent} 展开出的节点 {node_id} 已经存在。请用 ctx.graph 构建展开。"
-
-
-class BadResult(GraphError):
-    en = "Node type {class_type} returned {got}, not a tuple of its outputs, a dict or nothing."
-    zh = "节点类型 {class_type} 返回了 {got}，而不是输出元组、字典或空值。"
-
-
-class NotLazy(GraphError):
-    en = "check_lazy of {class_type} asks for '{name}', which is not an input linked in this prompt."
-    zh = "{class_type} 的 check_lazy 请求了“{name}”，但它不是此工作流中已连接的输入。"
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What a run may use, and whom it tells. `prompt` is what was submitted: it goes into the metadata of pictures."""
-
-    prompt_id: str
-    workspace: Workspace
-    models: ModelManager
-    prompt: dict[str, Any] = field(default_factory=dict)
-    extra_data: dict[str, Any] = field(default_factory=dict)
-    draft: bool = False
-    live: dict[str, Any] = field(default_factory=dict)
-    interrupt_check: Callable[[], None] = lambda: None
-    preview: Callable[[Image, dict[str, Any]], None] = lambda image, about: None
 
 
 @dataclass
@@ -153,22 +96,13 @@ class _Node:
     reads: list[_Node] = field(default_factory=list)  # nodes whose results it may still read
     readers: int = 0  # queued nodes that may still read its result
     feeds_output: bool = False
-    expansion: list[_Call] | None = None
+    expansion: list[Call] | None = None
     tasks: list[Any] | None = None  # results and asyncio tasks of an async node's calls
-    values: dict[str, list[Any]] | None = None  # its inputs while tasks run
+    values: Values | None = None  # its inputs while tasks run
 
     @property
     def urgent(self) -> bool:
         return self.type.declaration.output_node or self.type.is_async
-
-
-@dataclass(slots=True)
-class _Call:
-    """What one call of a node gave."""
-
-    result: Sequence[Any]
-    ui: Mapping[str, Any] | None = None
-    expand: Mapping[str, Any] | None = None
 
 
 class _Execution:
@@ -236,7 +170,7 @@ class _Execution:
             exception_message=error.text("en") if isinstance(error, EaselError) else str(error),
             exception_type=_full_name(type(error)),
             traceback=traceback.format_tb(error.__traceback__),
-            current_inputs=_shown_inputs(node.values if node else None),
+            current_inputs=shown_inputs(node.values if node else None),
             current_outputs=list(self.executed),
             easel=told,
         )
@@ -328,7 +262,7 @@ class _Execution:
             return None
         values = {**dict.fromkeys(node.type.inputs), **node.constants}
         try:
-            answer = call_hook(hook, _NodeContext(self, node, 0), values)
+            answer = call_hook(hook, self._context(node, 0), values)
             return self._wait_for(answer) if inspect.iscoroutine(answer) else answer
         except Exception:  # as in ComfyUI: what can't say whether it changed, changed
             return math.nan
@@ -450,20 +384,20 @@ class _Execution:
             self.board.finish(node.id)
             self._done(node)
             return
-        self.board.start(self.about(node))
-        self.tell("executing", node=node.id, display_node=node.display)
+        self.board.start(self._about(node))
+        self._tell("executing", node=node.id, display_node=node.display)
         node.values, missing = self._gather(node)
         if node.type.lazy and node.type.declaration.check_lazy and self._needs_more(node, missing):
             return
-        results = [self._call(node, index, values) for index, values in enumerate(self._mapped(node))]
+        results = [self._call(node, index, values) for index, values in enumerate(self._arguments(node))]
         if any(inspect.iscoroutine(result) for result in results):
             self._start_tasks(node, results)
         else:
             self._complete(node, results)
 
-    def _gather(self, node: _Node) -> tuple[dict[str, list[Any]], set[str]]:
+    def _gather(self, node: _Node) -> tuple[Values, set[str]]:
         """The inputs, every value as a list, and the names of lazy ones that were not computed (they are None)."""
-        values: dict[str, list[Any]] = {name: [value] for name, value in node.constants.items()}
+        values: Values = {name: [value] for name, value in node.constants.items()}
         missing: set[str] = set()
         for name, (source_id, slot) in node.links.items():
             source = self.nodes[source_id]
@@ -479,27 +413,20 @@ class _Execution:
             values[name] = outputs[slot]
         return values, missing
 
-    def _mapped(self, node: _Node) -> Iterator[dict[str, Any]]:
-        """The arguments of each call: lists are walked together, a shorter one repeats its last value."""
-        values = node.values or {}
-        if node.type.declaration.input_is_list:
-            yield dict(values)
-            return
-        if not all(values.values()):
-            return  # an empty list: nothing to do, and every output is an empty list
-        for index in range(max(map(len, values.values()), default=1)):
-            yield {name: value[index] if index < len(value) else value[-1] for name, value in values.items()}
+    @staticmethod
+    def _arguments(node: _Node) -> Iterator[dict[str, Any]]:
+        return mapped(node.values or {}, node.type.declaration.input_is_list)
 
     def _needs_more(self, node: _Node, missing: set[str]) -> bool:
         """Ask the node which lazy inputs it needs; True when it has to wait for some of them."""
         hook = node.type.declaration.check_lazy
         assert hook
         wanted: dict[str, None] = {}
-        for index, values in enumerate(self._mapped(node)):
-            if _blocker_in(values, node.type.declaration.input_is_list):
+        for index, values in enumerate(self._arguments(node)):
+            if blocker_in(values, node.type.declaration.input_is_list):
                 continue
             complete = {**dict.fromkeys(node.type.inputs), **values}
-            names = call_hook(hook, _NodeContext(self, node, index), complete)
+            names = call_hook(hook, self._context(node, index), complete)
             names = self._wait_for(names) if inspect.iscoroutine(names) else names
             wanted.update(dict.fromkeys(names or ()))
         for name in wanted:
@@ -512,14 +439,21 @@ class _Execution:
         return bool(sources)
 
     def _call(self, node: _Node, index: int, values: dict[str, Any]) -> Any:
-        blocker = _blocker_in(values, node.type.declaration.input_is_list)
+        blocker = blocker_in(values, node.type.declaration.input_is_list)
         if blocker is not None:
             return self._blocked(node, blocker)
         call = node.type.call
         if node.type.bind is not None:
             key = (node.id, node.type.name)
             call = self.bound.get(key) or self.bound.setdefault(key, node.type.bind())
-        return call(_NodeContext(self, node, index), **values)
+        return call(self._context(node, index), **values)
+
+    def _context(self, node: _Node, index: int) -> CallContext:
+        def report(step: int, total: int) -> None:
+            self.board.update(node.id, step, total)
+            self._tell("progress", value=step, max=total, node=node.id)
+
+        return CallContext(self.ctx, self._about(node), index, report)
 
     def _blocked(self, node: _Node, blocker: Blocker) -> Blocker:
         """Skip a call. The message of a blocker is told once, by the first node that it stops."""
@@ -538,25 +472,10 @@ class _Execution:
         )
         return Blocker()
 
-    def _as_call(self, node: _Node, result: Any) -> _Call:
-        match result:
-            case None:
-                return _Call(())
-            case tuple() | list():
-                return _Call(result)
-            case Blocker():
-                return _Call([result] * len(node.type.outputs))
-            case dict():
-                values = result.get("result") or ()
-                if isinstance(values, Blocker):
-                    values = [values] * len(node.type.outputs)
-                return _Call(values, result.get("ui"), result.get("expand"))
-        raise BadResult(class_type=node.type.name, got=type(result).__name__)
-
     def _complete(self, node: _Node, results: Sequence[Any]) -> None:
         """All calls are back: show what there is to show, then expand or store."""
-        calls = [self._as_call(node, result) for result in results]
-        ui = _merged_ui(calls)
+        calls = [call_of(node.type, result) for result in results]
+        ui = merged_ui(calls)
         if ui:
             self._show(node, Entry([], ui))
         if any(call.expand for call in calls):
@@ -564,30 +483,14 @@ class _Execution:
         else:
             self._store(node, calls)
 
-    def _store(self, node: _Node, calls: list[_Call]) -> None:
-        node.entry = Entry(self._merged(node, calls), _merged_ui(calls))
+    def _store(self, node: _Node, calls: list[Call]) -> None:
+        node.entry = Entry(merged(node.type, calls, lambda link: self._result_of(node, link)), merged_ui(calls))
         if node.cacheable:
             owner = node.parent and (node.parent.signature if node.parent.cacheable else node.parent.id)
             self.cache.put(node.signature, node.entry, owner)
         self.executed[node.id] = None
         self.board.finish(node.id)
         self._done(node)
-
-    def _merged(self, node: _Node, calls: Sequence[_Call]) -> list[list[Any]]:
-        """Per output the values of all calls, one after another; outputs that are lists are joined."""
-        outputs = node.type.outputs
-        count = max([len(outputs), *(len(call.result) for call in calls)])
-        merged: list[list[Any]] = [[] for _ in range(count)]
-        for call in calls:
-            for slot, value in enumerate(call.result):
-                is_list = slot < len(outputs) and outputs[slot].is_list
-                if call.expand is not None and is_link(value):
-                    merged[slot].extend(self._result_of(node, value))
-                elif is_list and not isinstance(value, Blocker):
-                    merged[slot].extend(value)
-                else:
-                    merged[slot].append(value)
-        return merged
 
     def _result_of(self, node: _Node, link: Sequence[Any]) -> list[Any]:
         source, slot = self._node(link[0], user=node.id), int(link[1])
@@ -598,7 +501,7 @@ class _Execution:
             )
         return outputs[slot]
 
-    def _expand(self, node: _Node, calls: list[_Call]) -> None:
+    def _expand(self, node: _Node, calls: list[Call]) -> None:
         """Queue the nodes that the calls ask for; this one waits for them and is completed from their results."""
         new: list[str] = []
         for call in calls:
@@ -669,7 +572,7 @@ class _Execution:
 
     # What is told ----------------------------------------------------------------------------------------------------
 
-    def tell(self, event: str, **data: Any) -> None:
+    def _tell(self, event: str, **data: Any) -> None:
         self.listener(event, {**data, "prompt_id": self.ctx.prompt_id})
 
     def _show(self, node: _Node, entry: Entry | None = None) -> None:
@@ -677,16 +580,16 @@ class _Execution:
         if entry is None or not entry.ui:
             return
         self.outcome.outputs[node.id] = entry.ui
-        about = self.about(node)
+        about = self._about(node)
         self.outcome.meta[node.id] = {
             "node_id": node.id,
             "display_node": node.display,
             "parent_node": about["parent_node_id"],
             "real_node_id": about["real_node_id"],
         }
-        self.tell("executed", node=node.id, display_node=node.display, output=entry.ui)
+        self._tell("executed", node=node.id, display_node=node.display, output=entry.ui)
 
-    def about(self, node: _Node) -> dict[str, Any]:
+    def _about(self, node: _Node) -> dict[str, Any]:
         """The ids by which a message may name a node: itself, whose part it is, and what to show it at."""
         real = node
         while real.parent:
@@ -700,98 +603,5 @@ class _Execution:
         }
 
 
-class _NodeContext:
-    """What one call of a node may use: the NodeContext of engine/graph/node.py."""
-
-    __slots__ = ("_execution", "_graph", "_index", "_node")
-
-    def __init__(self, execution: _Execution, node: _Node, index: int) -> None:
-        self._execution = execution
-        self._node = node
-        self._index = index
-        self._graph: GraphBuilder | None = None
-
-    @property
-    def workspace(self) -> Workspace:
-        return self._execution.ctx.workspace
-
-    @property
-    def models(self) -> ModelManager:
-        return self._execution.ctx.models
-
-    @property
-    def node_id(self) -> str:
-        return self._node.id
-
-    @property
-    def job_id(self) -> str:
-        return self._execution.ctx.prompt_id
-
-    @property
-    def prompt(self) -> dict[str, Any]:
-        return self._execution.ctx.prompt
-
-    @property
-    def extra_pnginfo(self) -> dict[str, Any]:
-        return self._execution.ctx.extra_data.get("extra_pnginfo") or {}
-
-    @property
-    def draft(self) -> bool:
-        return self._execution.ctx.draft
-
-    @property
-    def live(self) -> dict[str, Any]:
-        return self._execution.ctx.live
-
-    @property
-    def graph(self) -> GraphBuilder:
-        if self._graph is None:
-            self._graph = GraphBuilder(f"{self._node.id}.{self._index}.0.")
-        return self._graph
-
-    def progress(self, step: int, total: int) -> None:
-        self._execution.board.update(self._node.id, step, total)
-        self._execution.tell("progress", value=step, max=total, node=self._node.id)
-        self.interrupt_check()
-
-    def preview(self, image: Image) -> None:
-        self._execution.ctx.preview(image, self._execution.about(self._node))
-
-    def interrupt_check(self) -> None:
-        self._execution.ctx.interrupt_check()
-
-
-def _blocker_in(values: Mapping[str, Any], whole_lists: bool) -> Blocker | None:
-    for value in values.values():
-        for one in value if whole_lists else (value,):
-            if isinstance(one, Blocker):
-                return one
-    return None
-
-
-def _merged_ui(calls: Sequence[_Call]) -> dict[str, Any] | None:
-    """What the calls show, joined by key."""
-    merged: dict[str, list[Any]] = {}
-    for call in calls:
-        for key, shown in (call.ui or {}).items():
-            merged.setdefault(key, []).extend(shown if isinstance(shown, list | tuple) else [shown])
-    return merged or None
-
-
 def _full_name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _shown_inputs(values: Mapping[str, list[Any]] | None) -> dict[str, list[Any]]:
-    """Inputs for an error message: plain values as they are, others by what they are."""
-    return {name: [_shown(value) for value in some[:20]] for name, some in (values or {}).items()}
-
-
-def _shown(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, str):
-        return value[:1000]
-    if hasattr(value, "shape"):
-        return f"{type(value).__name__}{tuple(value.shape)} {getattr(value, 'dtype', '')}".strip()
-    return f"{type(value).__module__}.{type(value).__qualname__}"

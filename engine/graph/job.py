@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.errors import GraphError
 from engine.graph.cache import Entry, NoCache, cache_for
 from engine.graph.catalogue import Catalogue
+from engine.graph.context import RunContext
 from engine.graph.draft import drafted
-from engine.graph.executor import Executor, RunContext
+from engine.graph.executor import Executor
 from engine.graph.registry import Registry, call_hook
 from engine.graph.validation import CustomCheck, validate
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from engine.errors import Cancelled
 from engine.graph.cache import Cache, ClassicCache
-from engine.graph.executor import Executor, Outcome, RunContext
+from engine.graph.context import RunContext
+from engine.graph.executor import Executor, Outcome
 from engine.graph.node import Blocker, In, InputPictures, Models, NodeContext, Out, node
 from engine.graph.registry import Registry
 from engine.workspace import Workspace

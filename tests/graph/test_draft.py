@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.graph.executor import NodeFailed
+from engine.graph.errors import NodeFailed
 from engine.graph.metadata import read_metadata
 from engine.graph.registry import Registry
 from engine.models.device import CpuDevice

@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import Cancelled
 from engine.graph.cache import ClassicCache, LruCache, NoCache
-from engine.graph.executor import NodeFailed
+from engine.graph.errors import NodeFailed
 from tests.graph.graph_toys import Runner, text
 
 PAIR = {"1": {"Const": {"value": 2}}, "2": {"Add": {"a": ["1", 0], "b": 3}}, "3": {"Show": {"value": ["2", 0]}}}

@@ -14,7 +14,8 @@ from PIL import Image
 
 from engine.errors import DiskFull, EaselError
 from engine.graph.cache import NoCache
-from engine.graph.executor import Executor, Outcome, RunContext
+from engine.graph.context import RunContext
+from engine.graph.executor import Executor, Outcome
 from engine.graph.metadata import read_metadata
 from engine.graph.registry import Registry
 from engine.nodes import effects, image, latent, mask, primitives

@@ -12,7 +12,7 @@ from PIL import Image
 from engine.errors import Cancelled
 from engine.graph.cache import ClassicCache
 from engine.graph.draft import STAND_INS
-from engine.graph.executor import NodeFailed
+from engine.graph.errors import NodeFailed
 from engine.graph.job import Executors, GenerateSettings, GraphOptions, Live, PromptRefused, answer_checks, run
 from engine.graph.metadata import read_metadata
 from engine.graph.node import NodeContext, Out, node

@@ -98,10 +98,7 @@ def test_reroutes_and_primitives_vanish(catalogue):
         node(4, "Reroute", ins=[("", "*", 12, False)], outs=["LATENT"]),
         node(5, "PrimitiveNode", [30, "fixed"], outs=["INT"]),
         node(6, "Note", ["words"]),
-        {
-            **SAMPLER,
-            "inputs": [*SAMPLER["inputs"], {"name": "steps", "type": "INT", "link": 13, "widget": {"name": "steps"}}],
-        },
+        {**SAMPLER, "inputs": [*SAMPLER["inputs"], converted]},
     ]
     links = [[11, 1, 0, 3, 0, "*"], [12, 3, 0, 4, 0, "*"], [10, 4, 0, 2, 0, "LATENT"], [13, 5, 0, 2, 1, "INT"]]
     prompt = to_prompt(workflow(nodes, links), catalogue)

@@ -1,0 +1,92 @@
+"""What a run may use, and what one call of a node may use of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from engine.graph.builder import GraphBuilder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from engine.models.manager import ModelManager
+    from engine.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run may use, and whom it tells. `prompt` is what was submitted: it goes into the metadata of pictures."""
+
+    prompt_id: str
+    workspace: Workspace
+    models: ModelManager
+    prompt: dict[str, Any] = field(default_factory=dict)
+    extra_data: dict[str, Any] = field(default_factory=dict)
+    draft: bool = False
+    live: dict[str, Any] = field(default_factory=dict)
+    interrupt_check: Callable[[], None] = lambda: None
+    preview: Callable[[Image, dict[str, Any]], None] = lambda image, about: None
+
+
+class CallContext:
+    """The NodeContext of engine/graph/node.py. `about` holds the ids of the node; `report(step, total)` tells how far
+    it is; `index` is the place of the call among those of the node."""
+
+    __slots__ = ("_about", "_graph", "_index", "_report", "_run")
+
+    def __init__(self, run: RunContext, about: dict[str, Any], index: int, report: Callable[[int, int], None]) -> None:
+        self._run = run
+        self._about = about
+        self._index = index
+        self._report = report
+        self._graph: GraphBuilder | None = None
+
+    @property
+    def workspace(self) -> Workspace:
+        return self._run.workspace
+
+    @property
+    def models(self) -> ModelManager:
+        return self._run.models
+
+    @property
+    def node_id(self) -> str:
+        return self._about["node_id"]
+
+    @property
+    def job_id(self) -> str:
+        return self._run.prompt_id
+
+    @property
+    def prompt(self) -> dict[str, Any]:
+        return self._run.prompt
+
+    @property
+    def extra_pnginfo(self) -> dict[str, Any]:
+        return self._run.extra_data.get("extra_pnginfo") or {}
+
+    @property
+    def draft(self) -> bool:
+        return self._run.draft
+
+    @property
+    def live(self) -> dict[str, Any]:
+        return self._run.live
+
+    @property
+    def graph(self) -> GraphBuilder:
+        if self._graph is None:
+            self._graph = GraphBuilder(f"{self.node_id}.{self._index}.0.")
+        return self._graph
+
+    def progress(self, step: int, total: int) -> None:
+        self._report(step, total)
+        self._run.interrupt_check()
+
+    def preview(self, image: Image) -> None:
+        self._run.preview(image, self._about)
+
+    def interrupt_check(self) -> None:
+        self._run.interrupt_check()

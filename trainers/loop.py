@@ -185,7 +185,7 @@ class Trainer:
         t = timesteps[[draw.slot for draw, _ in group]]
         alphas = self._alphas[t].float()
         noisy, wanted = objective.add_noise(x0, noise, alphas), objective.target(self._prediction, x0, noise, alphas)
-        weight = objective.min_snr_weight(self._prediction, alphas, settings.min_snr_gamma)
+        weight = objective.loss_weight(self._prediction, alphas, settings.min_snr_gamma, settings.v_pred_like_loss)
         weight = weight * torch.tensor([settings.prior_weight if draw.item.prior else 1.0 for draw, _ in group])
         with self._accelerator.autocast():
             text = self._encode([draw.caption for draw, _ in group])

@@ -45,9 +45,18 @@ def target(prediction: Prediction, x0: torch.Tensor, noise: torch.Tensor, alphas
     return a.sqrt() * noise - (1 - a).sqrt() * x0
 
 
-def min_snr_weight(prediction: Prediction, alphas_cumprod: torch.Tensor, gamma: float) -> torch.Tensor:
-    """(batch,) weights min(snr, gamma) / snr for eps and min(snr, gamma) / (snr + 1) for v; ones when gamma is 0."""
-    if not gamma:
-        return torch.ones_like(alphas_cumprod)
+def loss_weight(
+    prediction: Prediction, alphas_cumprod: torch.Tensor, min_snr_gamma: float, v_pred_like_loss: float = 0.0
+) -> torch.Tensor:
+    """(batch,) weights: min(snr, gamma) / snr for eps and min(snr, gamma) / (snr + 1) for v where gamma is not 0.
+
+    v_pred_like_loss adds that share of v's own weight 1 / snr to eps (bounded at 50), which otherwise hardly hears what
+    the noisiest steps decide: large shapes and colours.
+    """
     snr = alphas_cumprod / (1 - alphas_cumprod)
-    return snr.clamp(max=gamma) / (snr if prediction == "eps" else snr + 1)
+    weight = torch.ones_like(snr)
+    if min_snr_gamma:
+        weight = snr.clamp(max=min_snr_gamma) / (snr if prediction == "eps" else snr + 1)
+    if v_pred_like_loss and prediction == "eps":
+        weight = weight * (1 + v_pred_like_loss / (snr + 0.02))
+    return weight

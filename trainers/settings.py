@@ -258,6 +258,12 @@ class TrainSettings(BaseModel):
         "降低低噪声时间步的权重（arXiv:2303.09556）；通常为 5，0 表示关闭。",
         "objective", ge=0, le=100,
     )
+    v_pred_like_loss: float = _setting(
+        0.0, "v-like loss", "类 v 损失",
+        "Adds weight to the noisiest steps, which decide large shapes and colours. 0 is off, 1 as with v-prediction.",
+        "增加噪声最大的时间步的权重，它们决定大的形状和颜色。0 表示关闭，1 与 v 预测相同。",
+        "objective", ge=0, le=1,
+    )
     noise_offset: float = _setting(
         0.0, "Noise offset", "噪声偏移",
         "Adds noise to the mean of each channel: darker and lighter pictures become possible.",

@@ -1,6 +1,6 @@
 import torch
 
-from trainers.objective import add_noise, draw_noise, draw_timesteps, min_snr_weight, target
+from trainers.objective import add_noise, draw_noise, draw_timesteps, loss_weight, target
 
 
 def test_stratified_timesteps_take_one_of_each_part_in_another_order_every_step():
@@ -36,8 +36,14 @@ def test_from_eps_and_from_v_the_same_picture_comes_back():
     assert torch.allclose(root * x - rest * target("v", x0, noise, a), x0, atol=1e-6)
 
 
-def test_min_snr_weights_are_those_of_the_paper():
+def test_loss_weights_are_those_of_the_paper():
     a = torch.tensor([0.5, 10 / 11])  # snr 1 and 10
-    assert torch.allclose(min_snr_weight("eps", a, 5.0), torch.tensor([1.0, 0.5]))
-    assert torch.allclose(min_snr_weight("v", a, 5.0), torch.tensor([0.5, 5 / 11]))
-    assert min_snr_weight("eps", a, 0.0).tolist() == [1.0, 1.0]
+    assert torch.allclose(loss_weight("eps", a, 5.0), torch.tensor([1.0, 0.5]))
+    assert torch.allclose(loss_weight("v", a, 5.0), torch.tensor([0.5, 5 / 11]))
+    assert loss_weight("eps", a, 0.0).tolist() == [1.0, 1.0]
+
+
+def test_a_v_like_loss_hears_the_noisy_steps_more():
+    a = torch.tensor([0.0, 0.5])  # snr 0 and 1
+    assert torch.allclose(loss_weight("eps", a, 0.0, 0.5), torch.tensor([26.0, 1 + 0.5 / 1.02]))
+    assert loss_weight("v", a, 0.0, 0.5).tolist() == [1.0, 1.0]

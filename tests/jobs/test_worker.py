@@ -42,7 +42,7 @@ def test_a_job_gives_its_result_and_its_events_in_order(ready: Supervisor, heard
 
 
 def test_the_worker_says_what_it_does_before_it_is_ready(ready: Supervisor, heard: Heard) -> None:
-    phases = [(data["state"], data["phase"]) for data in heard.named("worker")]
+    phases = list(dict.fromkeys((data["state"], data["phase"]) for data in heard.named("worker")))
     assert phases == [("starting", "starting the worker process"), ("starting", "importing nothing"), ("ready", "")]
 
 

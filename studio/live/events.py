@@ -36,8 +36,8 @@ def job_json(job: Job) -> dict[str, Any]:
 
 def known_jobs(app: App) -> list[Job]:
     """All that have not ended, and the newest that have."""
-    active = app.jobs.list(states=["queued", "running", "paused", "interrupted"], limit=1000)
-    return [*active, *app.jobs.list(states=["done", "failed", "cancelled"], limit=SHOWN)]
+    active = app.jobs.list(states=["queued", "running", "paused"], limit=1000)
+    return [*active, *app.jobs.list(states=["done", "failed", "cancelled", "interrupted"], limit=SHOWN)]
 
 
 def routes(app: App) -> list[BaseRoute]:

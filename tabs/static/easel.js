@@ -66,14 +66,14 @@ class Feed extends EventTarget {
 
   /** The newest job of these kinds: a running one before a waiting one before one that ended. */
   latest(kinds) {
-    const rank = { running: 0, paused: 1, interrupted: 2, queued: 2 };
+    const rank = { running: 0, paused: 1, queued: 2 };
     return [...this.jobs.values()].filter((job) => kinds.includes(job.kind))
       .sort((a, b) => (rank[a.state] ?? 3) - (rank[b.state] ?? 3) || b.created - a.created)[0];
   }
 }
 export const feed = new Feed();
 
-export const ended = (job) => ['done', 'failed', 'cancelled'].includes(job.state);
+export const ended = (job) => ['done', 'failed', 'cancelled', 'interrupted'].includes(job.state);
 
 /** 75 -> "1:15", 3700 -> "1:01:40". */
 export function clock(seconds) {

@@ -5,7 +5,7 @@ import { Live, ROOT, attempt, call, clock, ended, esc, feed, lang, lightbox, nam
 
 const BUTTONS = {
   queued: ['cancel'], running: ['pause', 'cancel'], paused: ['resume', 'cancel'],
-  interrupted: ['retry', 'cancel'], failed: ['retry'], cancelled: ['retry'], done: [],
+  interrupted: ['retry'], failed: ['retry'], cancelled: ['retry'], done: [],
 };
 
 /** Words under the bar: step, speed, loss, time left. */

@@ -15,7 +15,7 @@ class Queue extends Live {
 
   draw() {
     const jobs = [...feed.jobs.values()];
-    const order = { running: 0, paused: 1, interrupted: 2, queued: 2 };
+    const order = { running: 0, paused: 1, queued: 2 };
     const active = jobs.filter((job) => !ended(job))
       .sort((a, b) => order[a.state] - order[b.state] || a.priority - b.priority || a.position - b.position);
     const past = jobs.filter(ended).sort((a, b) => (b.finished ?? 0) - (a.finished ?? 0)).slice(0, 100);

@@ -25,7 +25,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 TORCH = "torch>=2.8,<2.14"
 TORCH_INDEX = "https://download.pytorch.org/whl/"
 CUDA_BUILD = "cu128"  # runs on every driver for CUDA 12
-COMMANDS = ("serve", "tag", "train", "run", "jobs", "doctor", "password", "token")
+PASSED_ON = ("serve", "tag", "train", "run", "jobs", "doctor", "password", "token", "--version")
 
 
 class CannotStart(Exception):
@@ -38,7 +38,7 @@ def main(arguments):
         python = prepare(ROOT / ".venv", "test" if testing else "")
         if testing:
             return run_tests(python, arguments[1:])
-        command = arguments if arguments[:1] and arguments[0] in COMMANDS else ["serve", *arguments]
+        command = arguments if arguments[:1] and arguments[0] in PASSED_ON else ["serve", *arguments]
         return become([str(python), "-m", "studio.cli", *command])
     except CannotStart as error:
         print(f"start.py: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -84,7 +85,11 @@ async def _messages(app: App, request: Request) -> AsyncIterator[str]:
 
 
 def worker_json(app: App) -> dict[str, Any]:
-    return {"state": app.supervisor.state, "phase": app.supervisor.phase}
+    """The worker's state; while it is not ready also for how many seconds its phase lasts, and why it failed."""
+    told: dict[str, Any] = {"state": app.supervisor.state, "phase": app.supervisor.phase}
+    if told["state"] != "ready":
+        told |= {"seconds": round(time.monotonic() - app.supervisor.phase_since), "error": app.supervisor.error}
+    return told
 
 
 def _changes(app: App, seen: int, running: set[str]) -> tuple[list[dict[str, Any]], int]:

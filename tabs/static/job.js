@@ -46,9 +46,12 @@ export function listenForButtons(part) {
   });
 }
 
+/** A line about the worker while it is not ready: what it does, for how long, or why it does not start. */
 export const worker = () => {
-  if (feed.worker.state === 'ready') return '';
-  return `<p class="ez-worker">${t('worker.' + feed.worker.state)} ${esc(feed.worker.phase ?? '')}</p>`;
+  const { state, phase, seconds, error } = feed.worker;
+  if (state === 'ready') return '';
+  const doing = [phase, seconds ? `${seconds} s` : ''].filter(Boolean).join(' · ');
+  return `<p class="ez-worker" role="status">${t('worker.' + state)} ${esc(doing)} ${esc(error?.[lang()] ?? '')}</p>`;
 };
 
 class Job extends Live {

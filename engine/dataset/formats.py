@@ -90,7 +90,7 @@ def import_file(dataset: Dataset, view: View, path: Path, *, read_as: Literal["t
 
 def _text(format: Format, rows: list[tuple[str, str, Picture]], prompt: str) -> str:
     if format == "kohya":
-        # kohya looks for the picture by its name without suffix; where two share it, only the whole name tells them apart
+        # kohya looks for a picture by its name without suffix; where two share one, the whole name tells them apart
         stems = Counter(path.rsplit(".", 1)[0] for path, _, _ in rows)
         data = {
             (path if stems[path.rsplit(".", 1)[0]] > 1 else path.rsplit(".", 1)[0]): {

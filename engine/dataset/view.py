@@ -57,6 +57,18 @@ class Annotation:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """The user's word on one tag of one picture, beside the score of a source (0 where it stored none)."""
+
+    picture: int
+    name: str
+    category: str
+    score: float
+    proposed: bool
+    right: bool
+
+
+@dataclass(frozen=True)
 class _Readings:
     """All readings end to end: for every entry its picture's place, term, score, place in its reading, and source."""
 
@@ -207,6 +219,60 @@ class View:
             )
             np.add.at(found, [self._place[picture] for (picture,) in rows if picture in self._place], 1)
             return found
+
+    def verdicts(self, source: int) -> list[Verdict]:
+        """What the user decided, beside what one source read, in the pictures that this source read."""
+        with self._fresh():
+            policy = self._sources[source].policy
+            found: list[Verdict] = []
+            for picture, states in self._decided.items():
+                values = self._raw.get((picture, source))
+                if values is None or picture not in self._place:
+                    continue
+                terms, scores, cuts = values
+                read = dict(zip(terms.tolist(), scores.tolist(), strict=True))
+                for term, state in states.items():
+                    if state:
+                        score = read.get(term, 0.0)
+                        proposed = score > self._cut(policy, term, cuts)
+                        found.append(
+                            Verdict(picture, self._names[term], self._categories[term], score, proposed, state > 0)
+                        )
+            return found
+
+    def proposals(self) -> dict[int, dict[int, set[int]]]:
+        """{tagger's source: {picture: terms over their thresholds}}, ratings left out."""
+        with self._fresh():
+            taggers = {s.id for s in self._sources.values() if s.tool.startswith(TAGGER) and s.policy.enabled}
+            found: dict[int, dict[int, set[int]]] = {source: {} for source in taggers}
+            for picture, source in self._raw:
+                if source in taggers and picture in self._place:
+                    found[source][picture] = set()
+            kept = self._kept()
+            for place, term, source in zip(
+                kept.picture.tolist(), kept.term.tolist(), kept.source.tolist(), strict=True
+            ):
+                if source in taggers and self._categories[term] != RATING:
+                    found[source][self._pictures[place].id].add(term)
+            return found
+
+    def margin(self) -> np.ndarray:
+        """How far the score nearest to its threshold is from it, by place; infinite where no tagger read."""
+        with self._fresh():
+            found = np.full(len(self._pictures), np.inf)
+            all = self._readings
+            for source in self._sources.values():
+                if not source.tool.startswith(TAGGER) or not source.policy.enabled:
+                    continue
+                mine = all.source == source.id
+                table = np.array([self._cut(source.policy, t, {}) for t in range(len(self._names))], np.float32)
+                table[np.array(self._categories) == RATING] = np.inf
+                np.minimum.at(found, all.picture[mine], np.abs(all.score[mine] - table[all.term[mine]]))
+            return found
+
+    def together(self, name: str) -> list[Count]:
+        """The tags that pictures with this tag have as well, most first."""
+        return [count for count in self.counts(self.mask(name)) if count.name != name]
 
     def read_by(self, tool: str) -> np.ndarray:
         """Which pictures a source with `tool` in its name read, by place."""

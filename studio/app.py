@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
 from engine.errors import Language
+from engine.graph.validation import Validation, validate
 from engine.jobs.submit import submit
 from engine.jobs.types import Job, JobKind
 from studio.gate import language_of
+from studio.refusal import PromptRefused
 from tabs.drafts import Drafts
 
 if TYPE_CHECKING:
@@ -46,6 +48,29 @@ class App:
     def submit(self, kind: str, settings: Mapping[str, Any], **spec: Any) -> Job:
         """Check the settings against the kind's model and queue the job (engine.jobs.submit says what `spec` takes)."""
         return submit(self.jobs, self.kinds, kind, dict(settings), **spec)
+
+    def submit_prompt(
+        self,
+        prompt: Any,
+        *,
+        draft: bool = False,
+        targets: Collection[str] | None = None,
+        extra_data: Mapping[str, Any] | None = None,
+        client_id: str = "",
+        **spec: Any,
+    ) -> tuple[Job, Validation]:
+        """Judge an API prompt and queue it: the one way in, for the page and for POST /prompt. Raises PromptRefused."""
+        found = validate(prompt, self.catalogue, self.workspace, targets, self.nodes.ask)
+        if found.error:
+            raise PromptRefused(found)
+        settings = {
+            "prompt": found.prompt,
+            "extra_data": dict(extra_data or {}),
+            "client_id": client_id,
+            "outputs": found.outputs,
+            "draft": draft,
+        }
+        return self.submit("generate", settings, client_id=client_id, **spec), found
 
     def language(self, request: Request | None) -> Language:
         """The language of whoever asks: the studio's setting, or else the browser's wish."""

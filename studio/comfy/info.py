@@ -85,6 +85,16 @@ def routes(app: App) -> list[BaseRoute]:
         found.sort(key=lambda e: -e.stat().st_mtime)
         return JSONResponse([e.name for e in found])
 
+    def logs(request: Request) -> Response:
+        return JSONResponse(app.supervisor.log.tail())
+
+    def logs_raw(request: Request) -> Response:
+        lines = app.supervisor.log.tail().splitlines(keepends=True)
+        return JSONResponse({"entries": [{"t": "", "m": line} for line in lines], "size": {"cols": 120, "rows": 40}})
+
+    def logs_subscribe(request: Request) -> Response:
+        return empty()  # editors poll /internal/logs/raw as well
+
     def i18n(request: Request) -> Response:
         return JSONResponse(app.nodes.catalogue().i18n())
 
@@ -107,6 +117,9 @@ def routes(app: App) -> list[BaseRoute]:
         Route("/experiment/models/{folder}", experiment_models_in),
         Route("/internal/folder_paths", folder_paths),
         Route("/internal/files/{kind}", files),
+        Route("/internal/logs", logs),
+        Route("/internal/logs/raw", logs_raw),
+        Route("/internal/logs/subscribe", logs_subscribe, methods=["PATCH"]),
         Route("/extensions", no_rows),
         Route("/i18n", i18n),
         Route("/workflow_templates", nothing),

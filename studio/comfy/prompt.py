@@ -13,12 +13,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from engine.errors import EaselError
-from engine.graph.validation import Validation, request_error, validate
+from engine.graph.validation import request_error
 from engine.jobs.errors import DuplicateJob, UnknownJob
 from engine.jobs.types import Job, JobState
 from studio.app import App
 from studio.comfy.events import Sockets, queue_info
 from studio.comfy.requests import NotJson, empty, json_body, json_object
+from studio.refusal import PromptRefused
 
 log = logging.getLogger(__name__)
 
@@ -90,29 +91,23 @@ def take(app: App, body: Any, user: str) -> tuple[int, dict[str, Any]]:
         return _refused(wrong)
     if app.jobs.count(states=[JobState.queued], kinds=[KIND]) >= MOST_IN_QUEUE:
         return _refused(request_error("queue_full", "The queue is full"), 429)
-    targets = body.get("partial_execution_targets")
-    found: Validation = validate(body["prompt"], app.catalogue, app.workspace, targets, app.nodes.ask)
-    if found.error:
-        return 400, found.to_json()
     client_id = body.get("client_id") or ""
     extra = {key: value for key, value in (body.get("extra_data") or {}).items() if key not in SECRETS}
     if client_id:
         extra["client_id"] = client_id
     try:
-        job = app.submit(
-            KIND,
-            {
-                "prompt": found.prompt,
-                "extra_data": extra,
-                "client_id": client_id,
-                "outputs": found.outputs,
-                "draft": body.get("draft") is True,
-            },
+        job, found = app.submit_prompt(
+            body["prompt"],
+            draft=body.get("draft") is True,
+            targets=body.get("partial_execution_targets"),
+            extra_data=extra,
+            client_id=client_id,
             front=bool(body.get("front")),
             id=body.get("prompt_id") or str(uuid.uuid4()),
             user=user,
-            client_id=client_id,
         )
+    except PromptRefused as refused:
+        return 400, refused.found.to_json()
     except DuplicateJob as error:
         return _refused(request_error("invalid_prompt_id", str(error)))
     number: int | float = number_of(job)
@@ -120,6 +115,16 @@ def take(app: App, body: Any, user: str) -> tuple[int, dict[str, Any]]:
         number = float(body["number"])
         _place(app, job, number)
     return 200, {"prompt_id": job.id, "number": number, "node_errors": found.node_errors}
+
+
+def _title(prompt: dict[str, Any]) -> str:
+    """What a person would know a prompt by: the first text that it encodes."""
+    texts = (
+        node.get("inputs", {}).get("text")
+        for node in prompt.values()
+        if node["class_type"].startswith("CLIPTextEncode")
+    )
+    return next((text.strip()[:80] for text in texts if isinstance(text, str) and text.strip()), "")
 
 
 def _wrong_fields(body: dict[str, Any]) -> dict[str, Any] | None:

@@ -97,6 +97,7 @@ def preview_any(ctx: NodeContext, source: Annotated[Any, In("*")]) -> dict[str, 
     title_zh="获取图像尺寸",
     category="image",
     outputs=[Out("INT", "width"), Out("INT", "height"), Out("INT", "batch_size")],
+    hidden=["UNIQUE_ID"],
 )
 def get_image_size(ctx: NodeContext, image: IMAGE) -> tuple[int, int, int]:
     batch, height, width, _ = image.shape

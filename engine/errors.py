@@ -83,8 +83,13 @@ class UnknownSetting(SettingsError):
 
 
 class InvalidSetting(SettingsError):
+    """`reason_zh` where the reason has Chinese words."""
+
     en = "{where}: '{name}' is {value!r}, but {reason}."
-    zh = "{where}：“{name}”的值为 {value!r}，但是 {reason}。"
+    zh = "{where}：“{name}”的值为 {value!r}，但{reason_zh}。"
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{"reason_zh": f" {values['reason']}", **values})
 
 
 class OutsideWorkspace(PathError):

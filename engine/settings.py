@@ -13,6 +13,27 @@ from engine.errors import InvalidSetting, NotFound, UnknownSetting
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
+# pydantic's reasons by its names for them; others stay in English
+_REASONS_ZH = {
+    "greater_than_equal": "应不小于 {ge}",
+    "greater_than": "应大于 {gt}",
+    "less_than_equal": "应不大于 {le}",
+    "less_than": "应小于 {lt}",
+    "multiple_of": "应为 {multiple_of} 的倍数",
+    "int_type": "应为整数",
+    "int_parsing": "应为整数",
+    "int_from_float": "应为整数",
+    "float_type": "应为数字",
+    "float_parsing": "应为数字",
+    "bool_type": "应为是或否",
+    "bool_parsing": "应为是或否",
+    "string_type": "应为文字",
+    "string_pattern_mismatch": "含有不能使用的字符",
+    "string_too_long": "最多 {max_length} 个字符",
+    "literal_error": "应为 {expected} 之一",
+    "missing": "缺少此项",
+}
+
 
 def checked(model: type[Settings], data: dict[str, Any], where: str) -> Settings:
     """`data` as an instance of `model`; `where` names its source in errors. Raises UnknownSetting or InvalidSetting."""
@@ -22,7 +43,9 @@ def checked(model: type[Settings], data: dict[str, Any], where: str) -> Settings
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or model.__name__
-        raise InvalidSetting(where=where, name=name, value=first.get("input"), reason=_reason(first["msg"])) from error
+        reason = _reason(first["msg"])
+        zh = _REASONS_ZH.get(first["type"], f" {reason}").format(**first.get("ctx", {}))
+        raise InvalidSetting(where=where, name=name, value=first.get("input"), reason=reason, reason_zh=zh) from error
 
 
 def read_toml(model: type[Settings], path: Path) -> Settings:

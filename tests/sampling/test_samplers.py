@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import Cancelled
+from engine.sampling import names
 from engine.sampling.denoiser import Step
 from engine.sampling.noise import brownian_noise, step_noise
 from engine.sampling.samplers.multistep import lagrange_integrals
@@ -20,55 +21,8 @@ from .gaussian import MEAN, STD, Gaussian, no_noise, solution, start
 SCHEDULE = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
 
 
-# The names and their order are ComfyUI's: prompts name them, editors list them.
-NAMES = [
-    "euler",
-    "euler_cfg_pp",
-    "euler_ancestral",
-    "euler_ancestral_cfg_pp",
-    "heun",
-    "heunpp2",
-    "dpm_2",
-    "dpm_2_ancestral",
-    "lms",
-    "dpm_fast",
-    "dpm_adaptive",
-    "dpmpp_2s_ancestral",
-    "dpmpp_2s_ancestral_cfg_pp",
-    "dpmpp_sde",
-    "dpmpp_sde_gpu",
-    "dpmpp_2m",
-    "dpmpp_2m_cfg_pp",
-    "dpmpp_2m_sde",
-    "dpmpp_2m_sde_gpu",
-    "dpmpp_2m_sde_heun",
-    "dpmpp_2m_sde_heun_gpu",
-    "dpmpp_3m_sde",
-    "dpmpp_3m_sde_gpu",
-    "ddpm",
-    "lcm",
-    "ipndm",
-    "ipndm_v",
-    "deis",
-    "res_multistep",
-    "res_multistep_cfg_pp",
-    "res_multistep_ancestral",
-    "res_multistep_ancestral_cfg_pp",
-    "gradient_estimation",
-    "gradient_estimation_cfg_pp",
-    "er_sde",
-    "seeds_2",
-    "seeds_3",
-    "sa_solver",
-    "sa_solver_pece",
-    "ddim",
-    "uni_pc",
-    "uni_pc_bh2",
-]
-
-
-def test_the_samplers_are_those_of_the_field_in_its_order() -> None:
-    assert list(SAMPLERS) == NAMES
+def test_the_names_that_forms_list_are_those_implemented_in_the_same_order() -> None:
+    assert tuple(SAMPLERS) == names.SAMPLERS
 
 
 def log_spaced(steps: int, high: float = 10.0, low: float = 0.05) -> list[float]:

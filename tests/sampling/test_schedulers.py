@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from engine.sampling import names
 from engine.sampling.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod
 from engine.sampling.schedulers import SCHEDULERS, polyexponential_sigmas, sigmas_for
 
@@ -15,11 +16,8 @@ SCHEDULE = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
 TRAINING = SCHEDULE.sigmas.tolist()
 
 
-def test_the_schedulers_are_those_of_the_field_in_its_order() -> None:
-    assert (
-        " ".join(SCHEDULERS)
-        == "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal"
-    )
+def test_the_names_that_forms_list_are_those_implemented_in_the_same_order() -> None:
+    assert tuple(SCHEDULERS) == names.SCHEDULERS
 
 
 def test_the_sigmas_of_stable_diffusion() -> None:

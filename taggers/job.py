@@ -20,7 +20,7 @@ from engine.dataset.decoding import PictureGone
 from engine.dataset.export import export_sidecars, set_rules
 from engine.dataset.library import Dataset, Library
 from engine.dataset.pictures import scan
-from engine.dataset.store import Picture, Policy, Source
+from engine.dataset.records import Picture, Policy, Source
 from engine.dataset.view import TAGGER, View
 from engine.errors import PictureError
 from engine.jobs.types import JobContext

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.dataset.store import GENERAL
+from engine.dataset.records import GENERAL
 from taggers.onnx_header import OnnxHeader
 from taggers.spec import Pixels, TaggerSpec, Vocabulary, WrongVocabulary, read_text, vocabulary
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engine.dataset.store import RATING, Reading
+from engine.dataset.records import RATING, Reading
 from taggers.spec import Vocabulary
 
 FLOOR = 0.05  # scores up to this are not stored; thresholds can be moved down to it without running again

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.dataset.store import RATING
+from engine.dataset.records import RATING
 from engine.errors import FileError
 from taggers.onnx_header import OnnxHeader
 

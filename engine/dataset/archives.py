@@ -17,7 +17,7 @@ from engine.dataset.decoding import PICTURE_SUFFIXES
 from engine.dataset.export import SIDECAR_SUFFIXES, caption_of, rules_of
 from engine.dataset.library import Dataset, free_name, safe_name
 from engine.dataset.pictures import scan
-from engine.dataset.store import Picture
+from engine.dataset.records import Picture
 from engine.dataset.view import View
 from engine.errors import EaselError, InputError
 from engine.progress import ProgressSink, silent

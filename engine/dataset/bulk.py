@@ -15,7 +15,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.dataset.captions import canonical, matches, pretty
-from engine.dataset.store import Event, Picture, Store
+from engine.dataset.records import Event, Picture
+from engine.dataset.store import Store
 from engine.dataset.view import View
 from engine.errors import InputError
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from engine.dataset.captions import CaptionRules, caption, split_tags
 from engine.dataset.library import Dataset
 from engine.dataset.pictures import content_hash
-from engine.dataset.store import GENERAL, Picture, Reading
+from engine.dataset.records import GENERAL, Picture, Reading
 from engine.dataset.view import View
 from engine.errors import InputError
 from engine.progress import ProgressSink, silent

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from engine.dataset.captions import split_tags
 from engine.dataset.export import SidecarReport, caption_of, rules_of
 from engine.dataset.library import Dataset
-from engine.dataset.store import GENERAL, Picture, Reading
+from engine.dataset.records import GENERAL, Picture, Reading
 from engine.dataset.view import View
 from engine.errors import InputError
 from engine.settings import nearest

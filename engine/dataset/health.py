@@ -13,7 +13,7 @@ from engine.dataset.captions import pretty
 from engine.dataset.export import rules_of
 from engine.dataset.library import Dataset
 from engine.dataset.query import matching
-from engine.dataset.store import RATING
+from engine.dataset.records import RATING
 from engine.dataset.view import View
 
 FEW_PICTURES = 10

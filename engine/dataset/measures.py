@@ -14,7 +14,7 @@ from PIL import Image
 
 from engine.dataset.decoding import open_rgb
 from engine.dataset.library import Dataset
-from engine.dataset.store import Picture
+from engine.dataset.records import Picture
 from engine.errors import PictureError
 from engine.progress import ProgressSink, silent
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from engine.dataset.decoding import PICTURE_SUFFIXES, NotAPicture, PictureFacts, PictureGone, open_rgb, read_facts
 from engine.dataset.library import Dataset, free_name, safe_name
-from engine.dataset.store import FileRow, Picture
+from engine.dataset.records import FileRow, Picture
 from engine.errors import PictureError
 from engine.progress import ProgressSink, silent
 from engine.workspace import replacing

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.dataset.captions import canonical, matches, pretty
-from engine.dataset.store import RATING, USER
+from engine.dataset.records import RATING, USER
 from engine.dataset.view import View
 from engine.errors import InputError
 from engine.settings import nearest

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from engine.dataset.store import Event, Policy
+from engine.dataset.records import Event, Policy
 from engine.dataset.view import Verdict, View
 
 SUPPORT = 5  # decisions on a tag below which no threshold is proposed for it

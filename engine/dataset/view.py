@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
+from engine.dataset.arrays import (
+    TAGGER,
+    Entries,
+    Present,
+    Words,
+    agreed,
+    flat,
+    indexed,
+    laid_over,
+    limits,
+    over_thresholds,
+    present,
+)
 from engine.dataset.captions import Tag
 from engine.dataset.measures import groups
-from engine.dataset.store import RATING, USER, Picture, Policy, Source, Store
+from engine.dataset.records import RATING, USER, Picture, Source
+from engine.dataset.store import Store
 
-Merge = Literal["union", "intersection", "vote"]
-TAGGER = "tagger:"  # sources whose tool starts so vote; what a person wrote or imported always counts
+_Raw = tuple[np.ndarray, np.ndarray, dict[str, float]]  # terms, scores, MCut thresholds
 
 
 @dataclass(frozen=True)
@@ -68,40 +81,6 @@ class Verdict:
     right: bool
 
 
-@dataclass(frozen=True)
-class _Readings:
-    """All readings end to end: for every entry its picture's place, term, score, place in its reading, and source."""
-
-    picture: np.ndarray
-    term: np.ndarray
-    score: np.ndarray
-    position: np.ndarray
-    reading: np.ndarray
-    source: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Present:
-    """The (picture, term) pairs that count by thresholds and merge, by picture; where each picture and term starts."""
-
-    picture: np.ndarray
-    term: np.ndarray
-    score: np.ndarray
-    position: np.ndarray
-    starts: np.ndarray
-    by_term: np.ndarray
-    term_starts: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Edits:
-    """What the user's decisions change about _Present: entries that are gone, and (picture place, term) pairs added."""
-
-    gone: np.ndarray
-    picture: np.ndarray
-    term: np.ndarray
-
-
 class View:
     """Answers about one dataset. Every public method first takes in what changed, and is safe from any thread."""
 
@@ -112,17 +91,17 @@ class View:
         self._pictures: list[Picture] = []
         self._captions: list[str] = []
         self._place: dict[int, int] = {}
-        self._names: list[str] = []
-        self._categories: list[str] = []
+        self._words = Words([], [])
         self._ids: dict[str, int] = {}
         self._sources: dict[int, Source] = {}
-        self._raw: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, dict[str, float]]] = {}
+        self._merge: dict[str, Any] = {}
+        self._raw: dict[tuple[int, int], _Raw] = {}
         self._decided: dict[int, dict[int, int]] = {}  # picture id -> term -> state
         self._disputed: np.ndarray | None = None
         self._copies: tuple[bytes, np.ndarray] | None = None
-        self._readings = _no_readings()
-        self._present = _present_of(self._readings, 0, 0)
-        self._edits = _Edits(np.zeros(0, bool), np.zeros(0, np.int64), np.zeros(0, np.int64))
+        self._entries = flat([])
+        self._present = present(self._entries, 0, 0)
+        self._edits = laid_over(self._present, 0, [])
 
     def pictures(self) -> list[Picture]:
         """In the order of their paths; masks and counts of this view speak of this order."""
@@ -154,7 +133,7 @@ class View:
     def hits(self, wanted: Callable[[str, str], bool]) -> np.ndarray:
         """How many tags for which wanted(name, category) holds each picture has, by place."""
         with self._fresh():
-            pairs = zip(self._names, self._categories, strict=True)
+            pairs = zip(self._words.names, self._words.categories, strict=True)
             chosen = np.array([bool(name) and wanted(name, category) for name, category in pairs], bool)
             now, edits = self._present, self._edits
             read = np.bincount(now.picture[chosen[now.term] & ~edits.gone], minlength=len(self._pictures))
@@ -164,7 +143,7 @@ class View:
         """The highest score any enabled source gave a tag, by place; NaN where none read it."""
         with self._fresh():
             found = np.full(len(self._pictures), np.nan, np.float32)
-            all = self._readings
+            all = self._entries
             hit = all.term == self._ids.get(name, -1)
             np.fmax.at(found, all.picture[hit], all.score[hit])
             return found
@@ -184,22 +163,24 @@ class View:
             ):
                 read.add(term)
                 if decided.get(term, 0) >= 0:
-                    found.append(Tag(self._names[term], self._categories[term], score, position))
+                    found.append(Tag(self._words.names[term], self._words.categories[term], score, position))
             found.sort(key=lambda tag: tag.position)
             mine = [term for term, state in decided.items() if state > 0 and term not in read]
             last = found[-1].position + 1 if found else 0
-            return found + [Tag(self._names[t], self._categories[t], 1.0, last + i) for i, t in enumerate(mine)]
+            return found + [
+                Tag(self._words.names[t], self._words.categories[t], 1.0, last + i) for i, t in enumerate(mine)
+            ]
 
     def counts(self, mask: np.ndarray | None = None) -> list[Count]:
         """Tags with the number of pictures that have them, most first, over all pictures or those of a mask."""
         with self._fresh():
             now, edits = self._present, self._edits
             chosen = np.ones(len(self._pictures), bool) if mask is None else mask
-            totals = np.bincount(now.term[chosen[now.picture] & ~edits.gone], minlength=len(self._names))
-            totals += np.bincount(edits.term[chosen[edits.picture]], minlength=len(self._names))
+            totals = np.bincount(now.term[chosen[now.picture] & ~edits.gone], minlength=len(self._words.names))
+            totals += np.bincount(edits.term[chosen[edits.picture]], minlength=len(self._words.names))
             order = np.argsort(-totals, kind="stable")
             rows = [(int(t), int(totals[t])) for t in order if totals[t] > 0]
-            return [Count(self._names[t], self._categories[t], n) for t, n in rows]
+            return [Count(self._words.names[t], self._words.categories[t], n) for t, n in rows]
 
     def decided(self) -> np.ndarray:
         """How many decisions of the user each picture has, by place."""
@@ -234,9 +215,16 @@ class View:
                 for term, state in states.items():
                     if state:
                         score = read.get(term, 0.0)
-                        proposed = score > self._cut(policy, term, cuts)
+                        proposed = score > self._words.cut(policy, term, cuts)
                         found.append(
-                            Verdict(picture, self._names[term], self._categories[term], score, proposed, state > 0)
+                            Verdict(
+                                picture,
+                                self._words.names[term],
+                                self._words.categories[term],
+                                score,
+                                proposed,
+                                state > 0,
+                            )
                         )
             return found
 
@@ -252,7 +240,7 @@ class View:
             for place, term, source in zip(
                 kept.picture.tolist(), kept.term.tolist(), kept.source.tolist(), strict=True
             ):
-                if source in taggers and self._categories[term] != RATING:
+                if source in taggers and self._words.categories[term] != RATING:
                     found[source][self._pictures[place].id].add(term)
             return found
 
@@ -260,13 +248,13 @@ class View:
         """How far the score nearest to its threshold is from it, by place; infinite where no tagger read."""
         with self._fresh():
             found = np.full(len(self._pictures), np.inf)
-            all = self._readings
+            all = self._entries
             for source in self._sources.values():
                 if not source.tool.startswith(TAGGER) or not source.policy.enabled:
                     continue
                 mine = all.source == source.id
-                table = np.array([self._cut(source.policy, t, {}) for t in range(len(self._names))], np.float32)
-                table[np.array(self._categories) == RATING] = np.inf
+                table = limits(self._words, source.policy)
+                table[np.array(self._words.categories) == RATING] = np.inf
                 np.minimum.at(found, all.picture[mine], np.abs(all.score[mine] - table[all.term[mine]]))
             return found
 
@@ -293,9 +281,9 @@ class View:
                 if source in taggers and picture in self._place:
                     readers[self._place[picture]] += 1
             kept = self._kept()
-            mine = np.isin(kept.source, list(taggers)) & (np.array(self._categories)[kept.term] != RATING)
-            pair, votes = np.unique(kept.picture[mine] * len(self._names) + kept.term[mine], return_counts=True)
-            place = pair // max(1, len(self._names))
+            mine = np.isin(kept.source, list(taggers)) & (np.array(self._words.categories)[kept.term] != RATING)
+            pair, votes = np.unique(kept.picture[mine] * len(self._words.names) + kept.term[mine], return_counts=True)
+            place = pair // max(1, len(self._words.names))
             total = np.bincount(place, minlength=len(self._pictures))
             split = np.bincount(place[votes < readers[place]], minlength=len(self._pictures))
             self._disputed = np.where(readers > 1, split / np.maximum(total, 1), 0.0)
@@ -323,12 +311,14 @@ class View:
     def names(self, category: str | None = None) -> list[str]:
         """All tags any source or the user ever named."""
         with self._fresh():
-            return [n for n, c in zip(self._names, self._categories, strict=True) if n and category in (None, c)]
+            return [
+                n for n, c in zip(self._words.names, self._words.categories, strict=True) if n and category in (None, c)
+            ]
 
     def category(self, name: str) -> str | None:
         with self._fresh():
             term = self._ids.get(name)
-            return None if term is None else self._categories[term]
+            return None if term is None else self._words.categories[term]
 
     def sources(self) -> list[Source]:
         with self._fresh():
@@ -344,14 +334,14 @@ class View:
                     continue
                 terms, scores, cuts = self._raw[picture, source.id]
                 for term, score in zip(terms.tolist(), scores.tolist(), strict=True):
-                    counts = score > self._cut(source.policy, term, cuts) and source.policy.enabled
+                    counts = score > self._words.cut(source.policy, term, cuts) and source.policy.enabled
                     opinions.setdefault(term, []).append(Opinion(source.id, source.tool, score, counts))
             decided = self._decided.get(picture, {})
             rows = [
                 Annotation(
-                    self._names[t],
-                    self._categories[t],
-                    self._names[t] in present,
+                    self._words.names[t],
+                    self._words.categories[t],
+                    self._words.names[t] in present,
                     decided.get(t, 0),
                     tuple(opinions.get(t, ())),
                 )
@@ -367,7 +357,7 @@ class View:
         return self._lock
 
     def _refresh(self) -> None:
-        with self.store._lock:  # one moment of the database for all the reads below
+        with self.store.reading():
             now, since = self.store.revision(), self._revision
             moved = self._read_pictures(since)
             changed = self._read_readings(since)
@@ -376,16 +366,40 @@ class View:
             sources = {s.id: s for s in self.store.sources()}
             merge = self.store.meta("merge", {"how": "union"})
         if moved or changed:
-            self._readings = self._flat()
-        if moved or changed or sources != self._sources or merge != getattr(self, "_merge", None):
+            self._entries = flat([(self._place[p], s, values[0], values[1]) for (p, s), values in self._used()])
+        if moved or changed or sources != self._sources or merge != self._merge:
             self._sources, self._merge = sources, merge
             self._present, self._disputed = self._cut_and_merge(), None
             decided = True
-        elif len(self._present.term_starts) <= len(self._names):
-            self._present = _present_of(self._readings, len(self._pictures), len(self._names), self._present)
+        elif len(self._present.term_starts) <= len(self._words):
+            p = self._present  # only the number of terms grew
+            size = len(self._pictures), len(self._words)
+            self._present = indexed(p.picture, p.term, p.score, p.position, *size)
         if decided:
-            self._edits = self._laid_over()
+            rows = [
+                (self._place[picture], term, state)
+                for picture, states in self._decided.items()
+                if picture in self._place
+                for term, state in states.items()
+                if state
+            ]
+            self._edits = laid_over(self._present, len(self._words), rows)
         self._revision = now
+
+    def _used(self) -> Iterator[tuple[tuple[int, int], _Raw]]:
+        """Readings of pictures that are there; their order numbers the readings of the entries."""
+        return (item for item in self._raw.items() if item[0][0] in self._place)
+
+    def _kept(self) -> Entries:
+        cuts = [values[2] for _, values in self._used()]
+        return over_thresholds(self._entries, self._words, self._sources.values(), cuts)
+
+    def _cut_and_merge(self) -> Present:
+        sources = list(self._sources.values())
+        nothing = np.zeros(0)
+        readers = flat([(self._place[p], s, np.zeros(1), nothing) for (p, s), _ in self._used()])
+        kept = agreed(self._kept(), self._words, sources, self._merge, readers)
+        return present(kept, len(self._pictures), len(self._words))
 
     def _read_pictures(self, since: int) -> bool:
         if since >= 0 and not self.store.rows("SELECT 1 FROM pictures WHERE revision>? LIMIT 1", since):
@@ -407,9 +421,10 @@ class View:
     def _read_terms(self) -> None:
         terms = self.store.terms()
         size = max(terms, default=0) + 1
-        self._names, self._categories = [""] * size, [""] * size
+        words = Words([""] * size, [""] * size)
         for term, (name, category) in terms.items():
-            self._names[term], self._categories[term] = name, category
+            words.names[term], words.categories[term] = name, category
+        self._words = words
         self._ids = {name: term for term, (name, _) in terms.items()}
 
     def _read_decisions(self, since: int) -> bool:
@@ -419,124 +434,3 @@ class View:
         for picture, term, state in found:
             self._decided.setdefault(picture, {})[term] = state
         return bool(found)
-
-    def _flat(self) -> _Readings:
-        used = [(self._place[p], s, *values[:2]) for (p, s), values in self._raw.items() if p in self._place]
-        if not used:
-            return _no_readings()
-        lengths = np.array([len(row[2]) for row in used])
-        ends = np.cumsum(lengths)
-        reading = np.repeat(np.arange(len(used)), lengths)
-        return _Readings(
-            picture=np.repeat(np.array([row[0] for row in used]), lengths),
-            term=np.concatenate([row[2] for row in used]).astype(np.int64),
-            score=np.concatenate([row[3] for row in used]),
-            position=np.arange(ends[-1]) - np.repeat(ends - lengths, lengths),
-            reading=reading,
-            source=np.repeat(np.array([row[1] for row in used]), lengths),
-        )
-
-    def _cut_and_merge(self) -> _Present:
-        return _present_of(self._agreed(self._kept()), len(self._pictures), len(self._names))
-
-    def _kept(self) -> _Readings:
-        """The entries over their thresholds."""
-        all = self._readings
-        if not len(all.term):
-            return all
-        keep = np.zeros(len(all.term), bool)
-        category = np.array(self._categories, dtype=object)[all.term]
-        cuts = [values[2] for (p, _), values in self._raw.items() if p in self._place]
-        for source in self._sources.values():
-            mine = all.source == source.id
-            if not source.policy.enabled or not mine.any():
-                continue
-            table = np.array([self._cut(source.policy, term, {}) for term in range(len(self._names))], np.float32)
-            limit = table[all.term[mine]]
-            for name in source.policy.mcut:
-                each = np.array([c.get(name, np.inf) for c in cuts], np.float32)
-                limit = np.where(category[mine] == name, each[all.reading[mine]], limit)
-            keep[mine] = all.score[mine] > limit
-        rating = np.flatnonzero(category == RATING)
-        if len(rating):  # one rating a reading: the likeliest
-            top = np.full(int(all.reading[-1]) + 1, -np.inf, np.float32)
-            np.maximum.at(top, all.reading[rating], all.score[rating])
-            keep[rating] &= all.score[rating] == top[all.reading[rating]]
-        return _Readings(*(values[keep] for values in vars(all).values()))
-
-    def _laid_over(self) -> _Edits:
-        """The decisions against what is present now."""
-        now, terms = self._present, len(self._names)
-        rows = [
-            (self._place[picture] * terms + term, state)
-            for picture, states in self._decided.items()
-            if picture in self._place
-            for term, state in states.items()
-            if state
-        ]
-        pair, state = np.array(rows, np.int64).reshape(-1, 2).T
-        present = now.picture * terms + now.term  # sorted, as _present_of leaves it
-        entry = np.searchsorted(present, pair)
-        read = np.zeros(len(pair), bool)
-        inside = entry < len(present)
-        read[inside] = present[entry[inside]] == pair[inside]
-        gone = np.zeros(len(present), bool)
-        gone[entry[read & (state < 0)]] = True
-        added = pair[~read & (state > 0)]
-        return _Edits(gone, added // max(1, terms), added % max(1, terms))
-
-    def _agreed(self, kept: _Readings) -> _Readings:
-        """Entries whose tag enough of the taggers that read the picture agree on, by weight."""
-        how = self._merge.get("how", "union")
-        if how == "union":
-            return kept
-        weight = np.zeros(max(self._sources, default=0) + 1)
-        for source in self._sources.values():
-            if source.tool.startswith(TAGGER) and source.policy.enabled:
-                weight[source.id] = source.policy.weight
-        possible = np.zeros(len(self._pictures))
-        for picture, source in self._raw:
-            if picture in self._place:
-                possible[self._place[picture]] += weight[source]
-        pair = kept.picture * len(self._names) + kept.term
-        _, inverse = np.unique(pair, return_inverse=True)
-        share = np.bincount(inverse, weights=weight[kept.source])[inverse] / np.maximum(possible[kept.picture], 1e-9)
-        needed = 1.0 - 1e-6 if how == "intersection" else float(self._merge.get("share", 0.5)) - 1e-6
-        chosen = (share >= needed) | (weight[kept.source] == 0)
-        return _Readings(*(values[chosen] for values in vars(kept).values()))
-
-    def _cut(self, policy: Policy, term: int, cuts: dict[str, float]) -> float:
-        name, category = self._names[term], self._categories[term]
-        if name in policy.per_tag:
-            return policy.per_tag[name]
-        if category == RATING:
-            return -1.0
-        if category in policy.mcut and cuts:
-            return cuts.get(category, float("inf"))
-        return policy.thresholds.get(category, 0.0)
-
-
-def _no_readings() -> _Readings:
-    whole = np.zeros(0, np.int64)
-    return _Readings(whole, whole, np.zeros(0, np.float32), whole, whole, whole)
-
-
-def _present_of(kept: _Readings, pictures: int, terms: int, now: _Present | None = None) -> _Present:
-    """Each (picture, term) pair once, with its best score. `now`: only the number of terms grew."""
-    if now is None:
-        pair = kept.picture * max(1, terms) + kept.term
-        order = np.lexsort((-kept.score, pair))
-        first = order[np.flatnonzero(np.diff(pair[order], prepend=-1))] if len(order) else order
-        picture, term, score, position = (v[first] for v in (kept.picture, kept.term, kept.score, kept.position))
-    else:
-        picture, term, score, position = now.picture, now.term, now.score, now.position
-    by_term = np.argsort(term, kind="stable")
-    return _Present(
-        picture=picture,
-        term=term,
-        score=score,
-        position=position,
-        starts=np.searchsorted(picture, np.arange(pictures + 1)),
-        by_term=by_term,
-        term_starts=np.searchsorted(term[by_term], np.arange(terms + 1)),
-    )

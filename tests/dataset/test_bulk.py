@@ -4,7 +4,7 @@ import pytest
 
 from engine.dataset.bulk import BadEdit, BulkEdit, PlanOutdated, apply, plan, retag, write
 from engine.dataset.library import Dataset
-from engine.dataset.store import Reading
+from engine.dataset.records import Reading
 from engine.dataset.view import View
 
 

@@ -9,7 +9,7 @@ from engine.dataset.captions import CaptionRules
 from engine.dataset.export import export_sidecars, import_sidecars, set_rules
 from engine.dataset.library import Dataset
 from engine.dataset.pictures import scan
-from engine.dataset.store import Reading
+from engine.dataset.records import Reading
 from engine.dataset.view import View
 from engine.errors import DiskFull
 from tests.dataset.conftest import picture

@@ -5,7 +5,7 @@ import pytest
 from engine.dataset.library import Dataset
 from engine.dataset.pictures import scan
 from engine.dataset.query import BadFilter, matching
-from engine.dataset.store import Policy, Reading
+from engine.dataset.records import Policy, Reading
 from engine.dataset.view import View
 from tests.dataset.conftest import picture
 

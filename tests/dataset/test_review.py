@@ -8,8 +8,8 @@ from engine.dataset.health import health
 from engine.dataset.library import Dataset
 from engine.dataset.pictures import scan
 from engine.dataset.query import matching
+from engine.dataset.records import Policy, Reading
 from engine.dataset.review import Score, accept_suggestions, agreement, metrics, queue, suggestions
-from engine.dataset.store import Policy, Reading
 from engine.dataset.view import View
 from tests.dataset.conftest import picture
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.dataset.database import DatasetDamaged, DatasetFromTheFuture
 from engine.dataset.library import Dataset, Library
 from engine.dataset.pictures import scan
-from engine.dataset.store import DatasetDamaged, DatasetFromTheFuture, Policy, Reading, Store
+from engine.dataset.records import Policy, Reading
+from engine.dataset.store import Store
 from engine.dataset.view import View
 from engine.workspace import Workspace
 from tests.dataset.conftest import picture

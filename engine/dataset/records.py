@@ -1,0 +1,132 @@
+"""What a store keeps, as values: pictures, files, sources with their policies, readings, caption versions, events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Decision = Literal[1, 0, -1]  # yes, none, no
+USER = "user"
+GENERAL = "general"
+RATING = "rating"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture by what it shows. `paths` are the files with this very content, relative to the dataset's pictures."""
+
+    id: int
+    hash: str
+    width: int
+    height: int
+    mode: str
+    format: str
+    bytes: int
+    added: float
+    paths: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        return self.paths[0] if self.paths else ""
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One file as the last scan saw it. `problem` is an error as JSON; `sidecar` the hash of the sidecar we know."""
+
+    path: str
+    picture: int | None
+    size: int
+    mtime_ns: int
+    problem: dict[str, Any] | None = None
+    sidecar: str | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which of a source's tags count: score > threshold of the category, or of the tag itself. All may move later.
+
+    `mcut` lists categories cut where the scores fall most (the value was kept with each reading).
+    """
+
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    per_tag: Mapping[str, float] = field(default_factory=dict)
+    mcut: tuple[str, ...] = ()
+    enabled: bool = True
+    weight: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "thresholds": dict(self.thresholds),
+            "per_tag": dict(self.per_tag),
+            "mcut": list(self.mcut),
+            "enabled": self.enabled,
+            "weight": self.weight,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Policy:
+        return Policy(data["thresholds"], data["per_tag"], tuple(data["mcut"]), data["enabled"], data["weight"])
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who wrote: a tool with the version of its model and the settings that change what it reads; or the user."""
+
+    id: int
+    tool: str
+    version: str
+    settings_hash: str
+    settings: dict[str, Any]
+    policy: Policy
+    created: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one source read in one picture. `cuts` are MCut thresholds by category."""
+
+    tags: Sequence[tuple[str, str, float]]  # name, category, score
+    cuts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CaptionVersion:
+    id: int
+    picture: int
+    source: int
+    tool: str
+    text: str
+    created: float
+    current: bool
+
+
+@dataclass(frozen=True)
+class Event:
+    seq: int
+    time: float
+    title: str
+    state: Literal["done", "undone"]
+
+
+@dataclass
+class Changes:
+    """What an event changes, with the value before and after, as rows. This is what undo and redo apply."""
+
+    decisions: list[tuple[int, int, int, int]] = field(default_factory=list)  # picture, term, before, after
+    captions: list[tuple[int, int | None, int | None]] = field(default_factory=list)  # picture, before, after
+    policies: list[tuple[int, Any, Any]] = field(default_factory=list)  # source, before, after
+    meta: list[tuple[str, Any, Any]] = field(default_factory=list)  # key, before, after
+    removed: list[tuple[int, int, int]] = field(default_factory=list)  # picture, before, after
+
+    @property
+    def pictures(self) -> set[int]:
+        return {row[0] for row in (*self.decisions, *self.captions, *self.removed)}
+
+    def __bool__(self) -> bool:
+        return any((self.decisions, self.captions, self.policies, self.meta, self.removed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import warnings
@@ -102,7 +103,7 @@ def next_files(root: Path, prefix: str, width: int = 0, height: int = 0) -> Numb
     folder = inside(root, subfolder) if subfolder else root
     folder.mkdir(parents=True, exist_ok=True)
     pattern = re.compile(re.escape(stem).replace("%batch_num%", r"\d+") + r"_(\d+)_", re.IGNORECASE)
-    numbers = (int(found[1]) for file in folder.iterdir() if (found := pattern.match(file.name)))
+    numbers = (int(found[1]) for name in os.listdir(folder) if (found := pattern.match(name)))
     return Numbered(folder, subfolder, stem, max(numbers, default=0) + 1)
 
 

@@ -361,10 +361,11 @@ class _Judge:
             return Validation(prompt, outputs)
         reported = list(self.errors)[:MAX_REPORTED]
         masks = self._bad_ancestors(reported, links, order)
+        listed = outputs[:MAX_REPORTED]  # or errors times outputs could be a hundred million names
         node_errors = {
             node_id: {
                 "errors": self.errors[node_id],
-                "dependent_outputs": [o for o in outputs if masks[o] >> bit & 1],
+                "dependent_outputs": [o for o in listed if masks[o] >> bit & 1],
                 "class_type": self.prompt[node_id]["class_type"],
             }
             for bit, node_id in enumerate(reported)

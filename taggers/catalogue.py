@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import FileError, NotFound
+from pydantic import BaseModel, ConfigDict
+
+from engine.errors import FileError, InvalidSetting, NotFound
+from engine.settings import checked
 from engine.workspace import BUNDLED, Workspace, replacing
 from taggers.camie import CAMIE
 from taggers.cl_tagger import CL_TAGGER
@@ -25,6 +28,15 @@ TAGGERS: tuple[TaggerSpec, ...] = (WD, PIXAI_V09, PIXAI_V10, CL_TAGGER, CAMIE, J
 class UnknownTagger(FileError):
     en = "{path} is no tagger of a kind we know ({known}): {reason}. Put its tag list beside it as it was published."
     zh = "{path} 不是已知类型的标注模型（{known}）：{reason}。请将其发布时附带的标签列表放在同一文件夹。"
+
+
+class Own(BaseModel):
+    """What thresholds.json beside a model keeps of the user's wishes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    thresholds: dict[str, float] = {}
+    mcut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,20 +75,26 @@ class InstalledTagger:
 
     def thresholds(self) -> dict[str, float]:
         """By category: the kind's own, with those that the user keeps for this model over them."""
-        return {**self.spec().thresholds, **self._own()}
+        return {**self.spec().thresholds, **self._own().thresholds}
 
-    def keep_thresholds(self, values: Mapping[str, float]) -> None:
-        """Store the user's thresholds with the model: every dataset tagged with it from now on starts with them."""
+    def mcut(self) -> tuple[str, ...]:
+        """Categories that the user keeps MCut on for with this model."""
+        return self._own().mcut
+
+    def keep(self, thresholds: Mapping[str, float], mcut: Sequence[str]) -> None:
+        """Store both with the model: every dataset tagged with it for the first time from now on starts with them."""
+        own = Own(thresholds=dict(thresholds), mcut=tuple(mcut))
         with replacing(self.own_thresholds, "w") as file:
-            json.dump(dict(values), file, indent=2, sort_keys=True)
+            file.write(own.model_dump_json(indent=2) + "\n")
 
-    def _own(self) -> dict[str, float]:
+    def _own(self) -> Own:
         try:
-            return {str(k): float(v) for k, v in json.loads(self.own_thresholds.read_text("utf-8")).items()}
+            data = json.loads(self.own_thresholds.read_text("utf-8"))
         except FileNotFoundError:
-            return {}
-        except (ValueError, AttributeError, TypeError) as error:
-            raise FileError(message=f"{self.own_thresholds} can't be read: {error}. Delete it.") from error
+            return Own()
+        except ValueError as error:
+            raise InvalidSetting(where=self.own_thresholds, name="JSON", value="", reason=str(error)) from error
+        return checked(Own, data if isinstance(data, dict) else {"thresholds": data}, str(self.own_thresholds))
 
 
 def installed(workspace: Workspace) -> list[InstalledTagger]:

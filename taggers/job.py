@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -80,13 +80,21 @@ def run(ctx: JobContext, settings: TagSettings) -> dict[str, Any]:
 
 def _source(dataset: Dataset, installed: InstalledTagger, settings: TagSettings) -> Source:
     """Who is going to write. Thresholds are no part of its identity: they move without running again."""
-    told = Policy({**installed.thresholds(), **settings.thresholds}, mcut=tuple(settings.mcut))
+    told = Policy(
+        {**installed.thresholds(), **settings.thresholds},
+        mcut=installed.mcut() if settings.mcut is None else settings.mcut,
+    )
     source = dataset.store.source(
         f"{TAGGER}{installed.name}", version_of(installed.file), {"floor": settings.floor}, policy=told
     )
-    if settings.thresholds or settings.mcut:
-        wanted = Policy(told.thresholds, source.policy.per_tag, told.mcut, True, source.policy.weight)
-        dataset.store.set_policy(source.id, wanted, f"Thresholds of {installed.name}")
+    wanted = replace(
+        source.policy,
+        thresholds={**source.policy.thresholds, **settings.thresholds},
+        mcut=source.policy.mcut if settings.mcut is None else settings.mcut,
+    )
+    dataset.store.set_policy(source.id, wanted, f"Thresholds of {installed.name}")
+    if settings.keep:
+        installed.keep(wanted.thresholds, wanted.mcut)
     return source
 
 

@@ -19,7 +19,10 @@ class TagSettings(BaseModel):
     thresholds: dict[str, float] = Field(
         {}, description="Score above which a tag counts, by category; those left out are the model's own."
     )
-    mcut: tuple[str, ...] = Field((), description="Categories cut at the largest gap of their scores instead.")
+    mcut: tuple[str, ...] | None = Field(
+        None, description="Categories cut at the largest gap of their scores instead; the model's own when left out."
+    )
+    keep: bool = Field(False, description="Keep these thresholds and MCut with the model, for other datasets.")
     overwrite: bool = Field(False, description="Read pictures again that this model has read with these settings.")
     batch_size: int = Field(8, ge=1, le=256, description="Pictures in one run of the model.")
     threads: int = Field(0, ge=0, le=64, description="Threads that decode pictures; 0 chooses by the machine.")

@@ -92,7 +92,7 @@ def test_a_source_that_is_off_does_not_count(dataset: Dataset, view: View) -> No
 
 @pytest.mark.slow
 def test_ten_thousand_pictures_answer_in_time(workspace: Workspace) -> None:
-    """A million readings: a filter or count in 150 ms of CPU time, a moved threshold or an edit within a second or two."""
+    """A million readings: filters and counts in 150 ms of CPU time, a moved threshold or an edit in a second or two."""
     with Library(workspace).create("large") as dataset:
         fill(dataset, 10_000)
         view = View(dataset.store)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import FileError
+from engine.errors import FileError, SettingsError
 from engine.workspace import Workspace
 from taggers.catalogue import UnknownTagger, installed, tagger
 from taggers.contract import WrongShape, contract
@@ -89,9 +89,11 @@ def test_a_model_without_its_tag_list_is_unknown(workspace: Workspace) -> None:
 def test_thresholds_are_kept_with_the_model(workspace: Workspace) -> None:
     found = tagger(workspace, "wd-test")
     assert found.thresholds()["general"] == 0.35
-    found.keep_thresholds({"general": 0.5})
+    found.keep({"general": 0.5}, ["character"])
     assert tagger(workspace, "wd-test").thresholds() == {**found.spec().thresholds, "general": 0.5}
     assert Path(found.folder, "thresholds.json").is_file()
-    Path(found.folder, "thresholds.json").write_text("[1]")
-    with pytest.raises(FileError, match=r"thresholds\.json"):
-        found.thresholds()
+    assert found.mcut() == ("character",)
+    for wrong in ("[1]", "{", '{"treshold": {}}'):
+        Path(found.folder, "thresholds.json").write_text(wrong)
+        with pytest.raises(SettingsError, match=r"thresholds\.json"):
+            found.thresholds()

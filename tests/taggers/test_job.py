@@ -63,6 +63,29 @@ def test_a_threshold_moves_without_running_again(ctx: Context) -> None:
     ]
 
 
+def test_thresholds_that_were_moved_stay_when_the_tagger_runs_again(ctx: Context) -> None:
+    paint(ctx.workspace.datasets / "set", a="red")
+    run(ctx, TagSettings(dataset="set", tagger="wd-test", thresholds={"general": 0.9}, mcut=("character",)))
+    paint(ctx.workspace.datasets / "set", b="blue")
+    run(ctx, TagSettings(dataset="set", tagger="wd-test", thresholds={"character": 0.7}))
+    with Library(ctx.workspace).open("set") as dataset:
+        (source,) = dataset.store.sources()
+        assert (source.policy.thresholds["general"], source.policy.thresholds["character"]) == (0.9, 0.7)
+        assert source.policy.mcut == ("character",)
+        assert [event.title for event in dataset.store.events()] == ["Thresholds of wd-test"]
+
+
+def test_thresholds_and_mcut_are_kept_with_the_model_for_the_next_dataset(ctx: Context) -> None:
+    for name in ("one", "two"):
+        paint(ctx.workspace.datasets / name, a="red")
+    told = {"thresholds": {"general": 0.6}, "mcut": ("character",)}
+    run(ctx, TagSettings.model_validate({"dataset": "one", "tagger": "wd-test", "keep": True, **told}))
+    run(ctx, TagSettings(dataset="two", tagger="wd-test"))
+    with Library(ctx.workspace).open("two") as dataset:
+        (source,) = dataset.store.sources()
+        assert (source.policy.thresholds["general"], source.policy.mcut) == (0.6, ("character",))
+
+
 def test_a_cancelled_run_goes_on_where_it_was(workspace: Workspace) -> None:
     paint(workspace.datasets / "set", **{f"p{i}": "red" for i in range(10)})
     settings = TagSettings(dataset="set", tagger="wd-test", batch_size=2)
@@ -180,6 +203,6 @@ def test_the_preset_has_the_numbers_of_the_script() -> None:
     data = preset("wd-swinv2-tagger-v3-script")
     assert data["thresholds"] == {"general": 0.35, "character": 0.85}
     settings = settings_from("wd-swinv2-tagger-v3-script", "set", batch_size=4)
-    assert settings.mcut == ()
+    assert not settings.mcut
     assert settings.captions is not None
     assert (settings.captions.trigger_word, settings.captions.categories) == ("bbdr", ("general", "character"))

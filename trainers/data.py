@@ -61,7 +61,10 @@ class Draw:
 def read_dataset(
     workspace: Workspace, dataset: str, trigger_word: str = "", progress: ProgressSink = silent
 ) -> list[Item]:
-    """A dataset by name, as the Dataset tab shows it, or an absolute folder with sidecars. Sorted by content."""
+    """A dataset by name, as the Dataset tab shows it, or an absolute folder with sidecars. Sorted by content.
+
+    The sidecar also speaks for a picture of a named dataset of which nothing is known yet: a folder just copied there.
+    """
     if not dataset.strip():
         raise NotFound(what="dataset", name="", remedy="Choose a dataset.")
     absolute = Path(dataset).expanduser().is_absolute()
@@ -182,11 +185,15 @@ def _of_library(workspace: Workspace, name: str, progress: ProgressSink) -> list
     with Library(workspace).open(name) as dataset:
         scan(dataset, progress)
         view, rules = View(dataset.store), rules_of(dataset)
-        return [
-            Item(p.hash, str(dataset.path(p.path)), p.width, p.height, caption_of(view, rules, p))
-            for p in view.pictures()
-            if p.path
-        ]
+        items = []
+        for picture in view.pictures():
+            if not picture.path:
+                continue
+            path = dataset.path(picture.path)
+            known = view.tags(picture.id) or view.captions()[view.places([picture.id])[0]]
+            caption = caption_of(view, rules, picture) if known else _beside(path)
+            items.append(Item(picture.hash, str(path), picture.width, picture.height, caption))
+        return items
 
 
 def _of_folder(folder: Path, progress: ProgressSink) -> list[Item]:
@@ -202,6 +209,11 @@ def _of_folder(folder: Path, progress: ProgressSink) -> list[Item]:
         sidecar = next((path.with_suffix(s) for s in SIDECAR_SUFFIXES if path.with_suffix(s).is_file()), None)
         if sidecar and owners.setdefault(sidecar, path) != path:
             raise SharedCaption(first=owners[sidecar].name, second=path.name)
-        caption = read_caption(sidecar)[0] if sidecar else ""
-        items.append(Item(content_hash(data), str(path), facts.width, facts.height, " ".join(caption.split())))
+        items.append(Item(content_hash(data), str(path), facts.width, facts.height, _beside(path)))
     return items
+
+
+def _beside(path: Path) -> str:
+    """The caption beside a picture, on one line; empty where there is none."""
+    sidecar = next((path.with_suffix(s) for s in SIDECAR_SUFFIXES if path.with_suffix(s).is_file()), None)
+    return " ".join(read_caption(sidecar)[0].split()) if sidecar else ""

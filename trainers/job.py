@@ -126,7 +126,6 @@ class _Training:
         self.trainer = trainer
         self.samples = Samples(ctx, settings, folder, components)
         self.step = self._resume()
-        self.loss = 0.0
         self._saved = (self.step, time.monotonic())
         folder.forget_metrics_after(self.step)
         self._metrics = stack.enter_context(folder.metrics_file.open("a", encoding="utf-8"))
@@ -141,7 +140,6 @@ class _Training:
                 self.ctx.checkpoint(self._save)
             result = self.trainer.step(self.step)
             self.step += 1
-            self.loss = result.loss
             self._log(loss=result.loss, lr=result.lr, grad_norm=result.grad_norm)
             self.ctx.progress(
                 self.step,
@@ -206,7 +204,7 @@ class _Training:
             "model": self.settings.model,
             "trigger_word": self.settings.trigger_word,
             "steps": self.step,
-            "loss": self.loss,
+            "loss": self.folder.metrics()[-1]["loss"],
         }
 
 

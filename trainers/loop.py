@@ -22,7 +22,7 @@ from trainers.buckets import Bucket
 from trainers.cache import Latents, Texts
 from trainers.data import Draw, Plan
 from trainers.optimizers import make_optimizer
-from trainers.precision import accelerator
+from trainers.precision import accelerator, resolve
 from trainers.schedule import lr_factor
 from trainers.settings import TrainSettings
 from trainers.state import State
@@ -72,15 +72,17 @@ class Trainer:
 
     def __enter__(self) -> Trainer:
         with ExitStack() as stack:
-            settings = self.settings
-            self._accelerator = stack.enter_context(
-                accelerator(settings.mixed_precision, settings.gradient_accumulation_steps, self._manager.device.torch)
-            )
+            settings, device = self.settings, self._manager.device.torch
             stack.callback(self._held.close)
             self._take()
+            base = next(self._lease[self.components.model.ref].parameters()).dtype
+            precision = resolve(settings.mixed_precision, base, device)
+            self._accelerator = stack.enter_context(
+                accelerator(precision, settings.gradient_accumulation_steps, device)
+            )
             self._inject()
             self._optimizer = self._accelerator.prepare_optimizer(
-                make_optimizer(settings, self._groups(), self._manager.device.torch), device_placement=False
+                make_optimizer(settings, self._groups(), device), device_placement=False
             )
             weights = sum(p.nbytes for part in self.parts for p in part.parameters())
             stack.enter_context(self._manager.lease(training=4 * weights))  # weights, gradients, two moments

@@ -308,10 +308,10 @@ class TrainSettings(BaseModel):
         "生成这些图片的 cfg；较低更接近模型已知的分布。",
         "prior", ge=1, le=30,
     )
-    mixed_precision: Literal["no", "fp16", "bf16"] = _setting(
-        "no", "Mixed precision", "混合精度",
-        "Type of the arithmetic. The adapters themselves are always kept in 32 bits. fp16 needs a GPU.",
-        "计算所用的数据类型。适配器本身始终以 32 位保存。fp16 需要 GPU。",
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = _setting(
+        "auto", "Mixed precision", "混合精度",
+        "Type of the arithmetic; auto is full precision on a CPU and half on a GPU. The adapters stay in 32 bits.",
+        "计算所用的数据类型；auto 在 CPU 上为全精度，在 GPU 上为半精度。适配器本身始终以 32 位保存。",
         "memory", basic=True,
     )
     gradient_checkpointing: bool = _setting(

@@ -63,6 +63,15 @@ def test_a_named_dataset_is_read_as_the_dataset_tab_shows_it(workspace):
     assert item.caption == "bbdr, red star"
 
 
+def test_a_folder_copied_into_the_datasets_is_read_with_its_sidecars(workspace):
+    folder = workspace.datasets / "copied"
+    folder.mkdir()
+    picture(folder / "a.png")
+    (folder / "a.txt").write_text("red star")
+    (item,) = read_dataset(workspace, "copied", "bbdr")
+    assert item.caption == "bbdr, red star"
+
+
 def test_no_pictures_no_dataset_and_shared_sidecars_are_clear_errors(workspace, tmp_path):
     (tmp_path / "f").mkdir()
     with pytest.raises(NoPictures):

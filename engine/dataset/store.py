@@ -95,6 +95,19 @@ class Store(Tables):
 
         return self.edit(title, make)
 
+    def restore_captions(self, moment: float, title: str) -> Event | None:
+        """Make the captions current that were the newest at a unix time; none where there was none yet."""
+
+        def make() -> Changes:
+            found = self.rows(
+                "SELECT p.id, p.caption, (SELECT MAX(c.id) FROM captions c WHERE c.picture=p.id AND c.created<=?) "
+                "FROM pictures p",
+                moment,
+            )
+            return Changes(captions=[(id, now, then) for id, now, then in found if now != then])
+
+        return self.edit(title, make)
+
     def set_policy(self, source: int, policy: Policy, title: str) -> Event | None:
         def make() -> Changes:
             before = json.loads(self.rows("SELECT policy FROM sources WHERE id=?", source)[0][0])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,17 @@ def test_captions_have_versions_with_their_writer_and_one_can_be_restored(datase
     dataset.store.undo()
     dataset.store.undo()
     assert dataset.store.current_caption(a) is None
+
+
+def test_all_captions_go_back_to_a_moment_in_one_edit(dataset: Dataset) -> None:
+
+    dataset.store.write_captions({1: "one", 2: "two"}, "First")
+    moment = time.time()
+    dataset.store.write_captions({1: "one, worse", 3: "three"}, "Later")
+    dataset.store.restore_captions(moment, "Back")
+    assert View(dataset.store).captions() == ["one", "two", ""]
+    dataset.store.undo()
+    assert View(dataset.store).captions() == ["one, worse", "two", "three"]
 
 
 def test_a_removed_picture_leaves_the_dataset_but_not_the_disk(dataset: Dataset) -> None:

@@ -106,7 +106,7 @@ def test_the_tokenizer_follows_clip(model: packing.Model):
     assert tokenizer.pad_token == "<|endoftext|>"
 
 
-@pytest.mark.parametrize("text", ["红色的星星", "ünï", "bbdr", "😀", "\u0416\u05d0\u0e01"])
+@pytest.mark.parametrize("text", ["红色的星星", "ünï", "bbdr", "😀", "\u0436\u05d0\u0e01"])
 def test_no_text_is_unknown(model: packing.Model, text: str):
     tokenizer = model.tokenizer
     ids = tokenizer(text).input_ids[1:-1]
@@ -175,14 +175,7 @@ def test_the_label_file_matches_the_world():
 
 
 def test_the_tagger_reads_fresh_pictures(tagger: measure.TaggerFile):
-    rng = random.Random(9)
-    specs = [world.sample_spec(rng) for _ in range(200)]
-    hit = missed = extra = 0
-    for scores, spec in zip(tagger.scores([world.render(spec) for spec in specs]), specs, strict=True):
-        found = {name for name, score in scores.items() if score > measure.THRESHOLD}
-        true = {*world.tags(spec), "general"}
-        hit, missed, extra = hit + len(found & true), missed + len(true - found), extra + len(found - true)
-    assert 2 * hit / (2 * hit + missed + extra) >= 0.97
+    assert measure.micro_f1(tagger, 200, seed=9) >= 0.97
 
 
 def test_the_tagger_reads_colours_as_bgr(tagger: measure.TaggerFile):

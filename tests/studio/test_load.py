@@ -10,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import pytest
 from websockets.sync.client import connect
 
 from tests.studio.conftest import PATIENCE, Served
 from tests.studio.test_prompt import ended, hold, messages_until_end, prompt
+
+pytestmark = pytest.mark.slow
 
 
 def test_of_200_prompts_queued_at_once_by_8_clients_none_is_lost_and_each_clients_order_is_kept(served: Served) -> None:

@@ -1,0 +1,135 @@
+"""The gate as a real browser meets it: signing in from elsewhere, and a hostile page that tries what a page can."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from engine.workspace import Workspace
+from studio.server import asgi_app, open_app
+from studio.settings import StudioSettings
+from tests.studio import small
+from tests.studio.conftest import PATIENCE, Served, running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+HOSTILE = """<!doctype html><title>hostile</title><body><script>
+const studio = 'STUDIO', found = {};
+async function attempt(name, work) { try { found[name] = await work(); } catch (error) { found[name] = 'refused'; } }
+const body = JSON.stringify({prompt: {9: {class_type: 'Hold', inputs: {mode: 'sleep', seconds: 1}}}});
+const socket = () => new Promise((done) => {
+  const opened = new WebSocket(studio.replace('http', 'ws') + '/ws?clientId=x');
+  opened.onopen = () => done('opened'); opened.onerror = () => done('refused');
+});
+const picture = () => new Promise((done) => {
+  const image = new Image(); image.onload = () => done('seen'); image.onerror = () => done('refused');
+  image.src = studio + '/view?filename=a.png&type=input';
+});
+(async () => {
+  await attempt('fetch', async () => (await fetch(studio + '/prompt', {method: 'POST', body})).status);
+  await attempt('blind', async () => {
+    const sent = {method: 'POST', mode: 'no-cors', headers: {'Content-Type': 'text/plain'}, body};
+    return (await fetch(studio + '/prompt', sent)).type;
+  });
+  await attempt('read', async () => (await fetch(studio + '/history')).status);
+  await attempt('socket', socket);
+  await attempt('picture', picture);
+  const frame = document.createElement('iframe');
+  const form = document.createElement('form');
+  frame.name = form.target = 'f';
+  form.method = 'post'; form.action = studio + '/interrupt'; form.enctype = 'text/plain';
+  document.body.append(frame, form); form.submit();
+  frame.onload = () => { document.title = JSON.stringify(found); };
+  setTimeout(() => { document.title = JSON.stringify(found); }, 3000);
+})();
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    rules = "--host-resolver-rules=MAP studio.test 127.0.0.1, MAP hostile.test 127.0.0.1"
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=[rules, "--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def page_server(folder: Path) -> Iterator[int]:
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.mark.parametrize("home", ["hostile.test", "localhost"])
+def test_a_hostile_page_can_start_stop_read_and_see_nothing(
+    served: Served, browser: Browser, tmp_path: Path, home: str
+) -> None:
+    """Also from another port of localhost, which browsers call the same site."""
+    Image.new("RGB", (2, 2)).save(served.app.workspace.input / "a.png")
+    before = served.app.jobs.count()
+    (tmp_path / "index.html").write_text(HOSTILE.replace("STUDIO", f"http://localhost:{served.port}"))
+    with page_server(tmp_path) as port:
+        page = browser.new_page()
+        page.goto(f"http://{home}:{port}/")
+        page.wait_for_function("document.title.startsWith('{')", timeout=PATIENCE * 1000)
+        found = json.loads(page.title())
+        page.close()
+    assert served.app.jobs.count() == before
+    assert {name: found[name] for name in ("fetch", "read", "socket", "picture")} == {
+        "fetch": "refused",
+        "read": "refused",
+        "socket": "refused",
+        "picture": "refused",
+    }
+
+
+def test_from_elsewhere_one_signs_in_and_the_page_works_behind_it(browser: Browser, tmp_path: Path) -> None:
+    passwords: list[str] = []
+    app = open_app(Workspace(tmp_path), StudioSettings(), small.KINDS, passwords.append, "tests.studio.small:setup")
+    app.supervisor.start()
+    try:
+        with running(asgi_app(app)) as port:
+            context = browser.new_context(locale="zh-CN")
+            page = context.new_page()
+            problems: list[str] = []
+            page.on("response", lambda r: problems.append(f"{r.status} {r.url}") if r.status in (401, 403) else None)
+            page.goto(f"http://studio.test:{port}/?x=1")
+            assert page.url == f"http://studio.test:{port}/login?next=%2F%3Fx%3D1"
+            assert len(passwords) == 1 and "登录" in page.content()
+            page.fill("#password", "wrong one")
+            page.click("button")
+            assert "密码错误" in page.content()
+            page.fill("#password", passwords[0])
+            page.click("button")
+            page.wait_for_selector("gradio-app .tabs, gradio-app [role=tablist]", timeout=PATIENCE * 1000)
+            assert page.url == f"http://studio.test:{port}/?x=1"
+            sid = page.evaluate(
+                "new Promise((done) => { const s = new WebSocket('ws://' + location.host + '/ws?clientId=me');"
+                " s.onmessage = (m) => done(JSON.parse(m.data).data.sid); s.onerror = () => done('refused'); })"
+            )
+            assert sid == "me"
+            assert problems == []
+            context.close()
+    finally:
+        app.supervisor.stop()
+        app.jobs.close()

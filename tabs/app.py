@@ -32,6 +32,10 @@ class App(Protocol):
         """Check the settings with the kind's model and queue a job. Raises SettingsError or GraphError."""
         ...
 
+    def submit_prompt(self, prompt: Any, *, draft: bool = False, **spec: Any) -> tuple[Job, Any]:
+        """Judge an API prompt and queue it. Raises GraphError with every reason."""
+        ...
+
 
 def language_of(request: gr.Request | None) -> Language:
     """The language of whoever asks: the page's own switch, else the browser's."""

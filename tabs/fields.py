@@ -33,8 +33,9 @@ def is_basic(field: FieldInfo) -> bool:
 
 
 def component(name: str, field: FieldInfo, label: Any, info: Any, **options: Any) -> Component:
-    """The widget for one field: a choice, a switch, a number or text. Several texts are one a line."""
-    kind, default = field.annotation, shown(field.default)
+    """The widget for one field: a choice, a switch, a number or text. Several texts are one a line. A number out of
+    range is not the widget's business: the model refuses it in the reader's language."""
+    kind, default = field.annotation, shown(options.pop("value", field.default))
     common: dict[str, Any] = {"label": label, "info": info, "elem_id": options.pop("elem_id", None)}
     common["elem_classes"] = ["ez-field", *([] if is_basic(field) else ["ez-advanced"])]
     if "choices" in options:
@@ -44,8 +45,7 @@ def component(name: str, field: FieldInfo, label: Any, info: Any, **options: Any
     if kind is bool:
         return gr.Checkbox(default, **common)
     if kind in (int, float):
-        low, high = _limit(field, "ge", "gt"), _limit(field, "le", "lt")
-        return gr.Number(default, minimum=low, maximum=high, precision=0 if kind is int else None, **common)
+        return gr.Number(default, precision=0 if kind is int else None, **common)
     lines = 3 if get_origin(kind) is tuple else 1
     return gr.Textbox(default, lines=lines, max_lines=8, **common)
 
@@ -66,11 +66,3 @@ def taken(field: FieldInfo, value: Any) -> Any:
 
 def _extra(field: FieldInfo) -> dict[str, Any]:
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-
-
-def _limit(field: FieldInfo, *names: str) -> float | None:
-    for item in field.metadata:
-        for name in names:
-            if (value := getattr(item, name, None)) is not None:
-                return value
-    return None

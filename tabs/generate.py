@@ -3,37 +3,63 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from engine.errors import EaselError, InvalidSetting
+from engine.errors import EaselError, InputError
 from engine.families.base import Defaults, Detected
 from engine.families.discover import detect
 from engine.graph.metadata import read_metadata
+from engine.graph.parameters import parse_parameters
 from engine.sampling.names import SAMPLERS, SCHEDULERS
 from engine.weights.header import read_header
 from engine.workflows import LoraChoice, PictureSettings, settings_of, text_to_image
 from engine.workspace import inside
 from tabs.app import App, refuse
 from tabs.forms import keep
-from tabs.live import part
+from tabs.live import field, part
 from tabs.shell import Pages
 from tabs.words import T
 
 DEMO_MODEL = "easel-demo.safetensors"
 DEMO_PROMPT = "a large happy red star on a blue background"
 LARGEST_SEED = 2**64 - 1
+SIZED = ("width", "height", "steps", "cfg", "sampler_name", "scheduler")  # what a model has defaults for
+
+
+class BadSeed(InputError):
+    en = "The seed '{value}' can't be used. It is a whole number from 0 to {largest}, or -1 for a new one each time."
+    zh = "不能使用种子“{value}”。请填写 0 到 {largest} 之间的整数，或填 -1 以每次随机。"
+
+
+class NoNumber(InputError):
+    en = "'{name}' is empty. Write a number."
+    zh = "“{name}”为空。请填写数字。"
+
+
+class NoModel(InputError):
+    en = "No model is chosen. Put a checkpoint into models/checkpoints, or choose one that is there."
+    zh = "没有选择模型。请将检查点放入 models/checkpoints，或选择已有的模型。"
+
+
+class NoSettings(InputError):
+    en = "{name} does not say how it was made, so there is nothing to restore."
+    zh = "{name} 没有记录生成信息，无法还原设置。"
 
 
 def build(app: App, pages: Pages) -> None:
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
-            fields = _form(app)
+    with gr.Row(elem_classes=["ez-generate"]):
+        with gr.Column(elem_classes=["ask"], min_width=300):
+            fields, start = _prompt_fields(app), _start(app)
             go = gr.Button(T("generate.go"), variant="primary", elem_id="generate-go")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(elem_classes=["see"], min_width=300):
             result = part("easel-result", kinds="generate")
+        with gr.Column(elem_classes=["set"], min_width=300):
+            fields |= _setting_fields(app, start)
     pages.inputs |= {f"generate.{name}": component for name, component in fields.items()}
     keep(app, pages.page, "generate", fields)
     names = list(fields)
@@ -45,51 +71,60 @@ def build(app: App, pages: Pages) -> None:
             raise refuse(error, request) from error
 
     def send(event: gr.EventData, request: gr.Request) -> list[Any]:
+        if event._data.get("name") != "send":
+            return [gr.skip()] * (len(names) + 1)
         try:
             return [*fill(app, names, event._data), gr.Tabs(selected="generate")]
         except EaselError as error:
             raise refuse(error, request) from error
 
+    def defaults(name: str, request: gr.Request) -> list[Any]:
+        try:
+            found = model_info(app, name)
+        except EaselError as error:
+            raise refuse(error, request) from error
+        return [getattr(found.defaults, wanted) if found else gr.skip() for wanted in SIZED]
+
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     go.click(generate, list(fields.values()), None, **quiet)
     fields["positive"].submit(generate, list(fields.values()), None, **quiet)
-    sized = ("width", "height", "steps", "cfg", "sampler_name", "scheduler")
-    fields["ckpt_name"].input(
-        lambda name: _defaults(app, name, sized), fields["ckpt_name"], [fields[n] for n in sized], **quiet
-    )
-    pages.page.load(lambda: _choices(app), None, [fields["ckpt_name"], fields["lora_name"]], **quiet)
-    pages.bar.select(lambda: _choices(app), None, [fields["ckpt_name"], fields["lora_name"]], **quiet)
+    fields["ckpt_name"].input(defaults, fields["ckpt_name"], [fields[name] for name in SIZED], **quiet)
+    lists = [fields["ckpt_name"], fields["lora_name"]]
+    pages.page.load(lambda: choices(app), None, lists, **quiet)
+    pages.bar.select(lambda: choices(app), None, lists, **quiet)
     pages.receive(lambda source: source.select(send, None, [*fields.values(), pages.bar], **quiet))
     pages.offer(result)
 
 
 def submit(app: App, form: dict[str, Any], user: str = "") -> str:
-    """Queue what the form says; returns the job's id. Raises InvalidSetting, or GraphError for a refused graph."""
+    """Queue what the form says; returns the job's id. Raises InputError, or GraphError for a refused graph."""
     settings = picture_settings(app, form)
-    prompt = text_to_image(settings)
-    spec = {"prompt": prompt, "draft": bool(form.get("draft"))}
-    return app.submit("generate", spec, title=settings.positive[:80], user=user).id
+    title = settings.positive.strip()[:80]
+    job, _ = app.submit_prompt(text_to_image(settings), draft=bool(form.get("draft")), title=title, user=user)
+    return job.id
 
 
 def picture_settings(app: App, form: dict[str, Any]) -> PictureSettings:
     """The form's values as settings. Width and height are pixels of the picture: a VAE of another factor than 8 is
     reckoned with here, because EmptyLatentImage always divides by 8."""
+    if not form["ckpt_name"]:
+        raise NoModel()
     factor = _factor(app, form["ckpt_name"])
     lora = form.get("lora_name") or ""
-    strength = float(form.get("lora_strength") or 0)
+    strength = _number(form, "lora_strength") if lora else 0.0
     return PictureSettings(
         ckpt_name=form["ckpt_name"],
         positive=form["positive"] or "",
         negative=form["negative"] or "",
-        width=int(form["width"]) * 8 // factor,
-        height=int(form["height"]) * 8 // factor,
-        batch_size=int(form["batch_size"]),
+        width=int(_number(form, "width")) * 8 // factor,
+        height=int(_number(form, "height")) * 8 // factor,
+        batch_size=int(_number(form, "batch_size")),
         seed=_seed(form["seed"]),
-        steps=int(form["steps"]),
-        cfg=float(form["cfg"]),
-        sampler_name=form["sampler_name"],
-        scheduler=form["scheduler"],
-        denoise=float(form["denoise"]) if form.get("image") else 1.0,
+        steps=int(_number(form, "steps")),
+        cfg=_number(form, "cfg"),
+        sampler_name=form["sampler_name"] or "",
+        scheduler=form["scheduler"] or "",
+        denoise=_number(form, "denoise") if form.get("image") else 1.0,
         loras=(LoraChoice(lora, strength, strength),) if lora else (),
         image=form.get("image") or "",
     )
@@ -100,48 +135,71 @@ def fill(app: App, names: list[str], sent: dict[str, Any]) -> list[Any]:
     folder = {"input": app.workspace.input, "temp": app.workspace.temp}.get(sent.get("type", ""), app.workspace.output)
     path = inside(folder, f"{sent.get('subfolder', '')}/{sent['filename']}".lstrip("/"))
     if sent["to"] == "send.img2img":
-        copy = app.workspace.input / path.name
-        if path != copy:
-            copy.write_bytes(path.read_bytes())
-        return [copy.name if name == "image" else gr.skip() for name in names]
-    settings = settings_of(read_metadata(path).prompt or {})
-    if settings is None:
-        raise InvalidSetting(
-            where=path.name, name="prompt", value="", reason="the picture carries no graph of this form"
-        )
-    values = asdict(settings) | {"seed": str(settings.seed)}
-    factor = _factor(app, settings.ckpt_name)
-    values |= {"width": settings.width * factor // 8, "height": settings.height * factor // 8}
-    lora = settings.loras[0] if settings.loras else LoraChoice("", 1.0)
-    values |= {"lora_name": lora.name, "lora_strength": lora.strength_model}
+        kept = _as_input(path, app.workspace.input)
+        return [kept if name == "image" else gr.skip() for name in names]
+    values = restored(app, path)
     return [values.get(name, gr.skip()) for name in names]
 
 
+def restored(app: App, path: Path) -> dict[str, Any]:
+    """The form's values behind a picture: from the graph it carries, or from A1111's text. Raises NoSettings."""
+    found = read_metadata(path)
+    settings = settings_of(found.prompt or {})
+    if settings is None and not found.parameters:
+        raise NoSettings(name=path.name)
+    if settings is None:
+        told = parse_parameters(found.parameters)
+        known = {name: getattr(told, name) for name in ("positive", "negative", *SIZED)}
+        values: dict[str, Any] = {name: value for name, value in known.items() if value not in (None, "")}
+        return values if told.seed is None else values | {"seed": str(told.seed)}
+    factor = _factor(app, settings.ckpt_name) if _exists(app, settings.ckpt_name) else 8
+    lora = settings.loras[0] if settings.loras else LoraChoice("", 1.0)
+    return asdict(settings) | {
+        "seed": str(settings.seed),
+        "width": settings.width * factor // 8,
+        "height": settings.height * factor // 8,
+        "lora_name": lora.name,
+        "lora_strength": lora.strength_model,
+    }
+
+
 def model_info(app: App, name: str) -> Detected | None:
-    """What a checkpoint is by its header; None for a family not known here."""
+    """What a checkpoint is by its header; None for a family not known here. Raises FileError, NotFound."""
     return detect(read_header(app.workspace.model_path("checkpoints", name)))
 
 
-def _factor(app: App, name: str) -> int:
-    found = model_info(app, name)
-    return found.factor if found else 8
+def choices(app: App) -> list[Any]:
+    """Checkpoints and LoRAs as they are on the disk now."""
+    checkpoints, loras = app.workspace.list_models("checkpoints"), app.workspace.list_models("loras")
+    return [gr.update(choices=checkpoints), gr.update(choices=lora_choices(loras))]
 
 
-def _form(app: App) -> dict[str, Any]:
-    checkpoints, _ = _lists(app)
-    first = DEMO_MODEL if DEMO_MODEL in checkpoints else next(iter(checkpoints), None)
-    found = model_info(app, first) if first else None
-    start = found.defaults if found else Defaults()
+def lora_choices(loras: list[str]) -> list[tuple[Any, str]]:
+    return [(T("generate.none"), ""), *((name, name) for name in loras)]
+
+
+def _prompt_fields(app: App) -> dict[str, Any]:
+    first, _ = _first_model(app)
+    return {
+        "positive": gr.Textbox(
+            DEMO_PROMPT if first == DEMO_MODEL else "", label=T("generate.prompt"), info=T("generate.prompt_hint"),
+            lines=3, max_lines=8, submit_btn=False, elem_id="generate-prompt",
+        ),
+        "negative": gr.Textbox("", label=T("generate.negative"), lines=1, max_lines=6, elem_id="generate-negative"),
+    }  # fmt: skip
+
+
+def _setting_fields(app: App, start: Defaults) -> dict[str, Any]:
+    first, _ = _first_model(app)
+    checkpoints = app.workspace.list_models("checkpoints")
+    free: dict[str, Any] = {"allow_custom_value": True}  # what is not there is refused with words when it is used
     fields: dict[str, Any] = {}
-    fields["positive"] = gr.Textbox(
-        DEMO_PROMPT if first == DEMO_MODEL else "", label=T("generate.prompt"), info=T("generate.prompt_hint"), lines=3,
-        max_lines=8, submit_btn=False, elem_id="generate-prompt",
-    )  # fmt: skip
-    fields["negative"] = gr.Textbox("", label=T("generate.negative"), lines=1, max_lines=6)
-    fields["ckpt_name"] = gr.Dropdown(checkpoints, value=first, label=T("generate.model"), elem_id="generate-model")
+    fields["ckpt_name"] = gr.Dropdown(
+        checkpoints, value=first, label=T("generate.model"), elem_id="generate-model", **free
+    )
     with gr.Row():
         fields["lora_name"] = gr.Dropdown(
-            [(T("generate.none"), "")], value="", label=T("generate.lora"), scale=2, elem_id="generate-lora"
+            lora_choices([]), value="", label=T("generate.lora"), scale=2, elem_id="generate-lora", **free
         )
         fields["lora_strength"] = gr.Slider(-2, 2, 1.0, step=0.05, label=T("generate.lora_strength"), scale=2)
     with gr.Row():
@@ -152,6 +210,9 @@ def _form(app: App) -> dict[str, Any]:
             "-1", label=T("generate.seed"), info=T("generate.seed_hint"), max_lines=1, elem_id="generate-seed"
         )
         fields["batch_size"] = gr.Slider(1, 16, 1, step=1, label=T("generate.batch"))
+    with gr.Row():
+        fields["image"] = field("easel-start", "file", elem_id="generate-start")
+        fields["denoise"] = gr.Slider(0.05, 1, 0.6, step=0.05, label=T("generate.denoise"))
     with gr.Accordion(T("generate.more"), open=False):
         with gr.Row():
             fields["steps"] = gr.Slider(1, 150, start.steps, step=1, label=T("generate.steps"))
@@ -160,37 +221,58 @@ def _form(app: App) -> dict[str, Any]:
             fields["sampler_name"] = gr.Dropdown(list(SAMPLERS), value=start.sampler_name, label=T("generate.sampler"))
             fields["scheduler"] = gr.Dropdown(list(SCHEDULERS), value=start.scheduler, label=T("generate.scheduler"))
         fields["draft"] = gr.Checkbox(False, label=T("generate.draft"), info=T("generate.draft_hint"))
-        with gr.Row():
-            fields["image"] = gr.Dropdown(_inputs(app), value="", label=T("generate.start"), allow_custom_value=True)
-            fields["denoise"] = gr.Slider(0.05, 1, 0.6, step=0.05, label=T("generate.denoise"))
     return fields
 
 
-def _choices(app: App) -> list[Any]:
-    checkpoints, loras = _lists(app)
-    return [gr.update(choices=checkpoints), gr.update(choices=[(T("generate.none"), ""), *((n, n) for n in loras)])]
+def _first_model(app: App) -> tuple[str | None, Detected | None]:
+    """The model that the form starts with: the demo's, else the first that can be read. A broken one is not."""
+    listed = app.workspace.list_models("checkpoints")
+    broken: str | None = None
+    for name in sorted(listed, key=lambda name: name != DEMO_MODEL):
+        try:
+            return name, model_info(app, name)
+        except EaselError:
+            broken = broken or name
+    return broken, None
 
 
-def _lists(app: App) -> tuple[list[str], list[str]]:
-    return app.workspace.list_models("checkpoints"), app.workspace.list_models("loras")
+def _start(app: App) -> Defaults:
+    _, found = _first_model(app)
+    return found.defaults if found else Defaults()
 
 
-def _inputs(app: App) -> list[str]:
-    return ["", *sorted(p.name for p in app.workspace.input.glob("*.*"))]
-
-
-def _defaults(app: App, name: str, fields: tuple[str, ...]) -> list[Any]:
+def _factor(app: App, name: str) -> int:
     found = model_info(app, name)
-    return [getattr(found.defaults, field) if found else gr.skip() for field in fields]
+    return found.factor if found else 8
 
 
-def _seed(text: str) -> int:
+def _exists(app: App, name: str) -> bool:
+    return name in app.workspace.list_models("checkpoints")
+
+
+def _as_input(path: Path, folder: Path) -> str:
+    """The picture's name in the input folder, copied there under a free name where it lies elsewhere."""
+    if path.parent == folder:
+        return path.name
+    copy, number = folder / path.name, 2
+    while copy.exists() and copy.read_bytes() != path.read_bytes():
+        copy, number = folder / f"{path.stem} ({number}){path.suffix}", number + 1
+    if not copy.exists():
+        shutil.copyfile(path, copy)
+    return copy.name
+
+
+def _number(form: dict[str, Any], name: str) -> float:
+    if form[name] is None or form[name] == "":
+        raise NoNumber(name=name)
+    return float(form[name])
+
+
+def _seed(text: Any) -> int:
     try:
         seed = int(str(text).strip() or -1)
     except ValueError:
         seed = -2
     if not -1 <= seed <= LARGEST_SEED:
-        raise InvalidSetting(
-            where="Generate", name="seed", value=text, reason=f"a seed is a whole number from -1 to {LARGEST_SEED}"
-        )
+        raise BadSeed(value=text, largest=LARGEST_SEED)
     return random.getrandbits(48) if seed == -1 else seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -102,11 +103,17 @@ def build(app: App) -> gr.Blocks:
     with gr.Blocks(title="Easel", fill_width=True, analytics_enabled=False) as page:
         with gr.Row(elem_classes=["ez-head"]):
             gr.HTML("<h1>Easel</h1>", apply_default_css=False)
-            part("easel-switches")
+            switches = part("easel-switches")
         with gr.Tabs(elem_id="ez-tabs") as bar:
             pages = Pages(page, bar)
             for name in TABS:
                 with gr.Tab(T(f"tab.{name}"), id=name, elem_id=f"tab-{name}"):
                     import_module(f"tabs.{name}").build(app, pages)
+        switches.select(_open, None, bar, show_progress="hidden", api_visibility="private")
         pages.tie()
     return page
+
+
+def _open(event: gr.EventData) -> Any:
+    """A tab that the page's edge asks for by name."""
+    return gr.Tabs(selected=event._data["tab"])

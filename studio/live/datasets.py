@@ -1,36 +1,42 @@
-"""Datasets for the page: what the Dataset tab shows and does. Each route is one call of engine.dataset."""
+"""Datasets for the page: what the Dataset tab shows. What people do to them is in dataset_actions."""
 
 from __future__ import annotations
 
+import tempfile
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from engine.dataset import bulk
-from engine.dataset.captions import CaptionRules, canonical, pretty, split_tags
-from engine.dataset.export import caption_of, export_sidecars, import_sidecars, rules_of, set_rules
+from engine.dataset.archives import pack
+from engine.dataset.captions import pretty
+from engine.dataset.export import caption_of, import_sidecars, rules_of
+from engine.dataset.health import health
 from engine.dataset.library import Dataset, Library
 from engine.dataset.pictures import add_upload, scan, thumbnail
 from engine.dataset.query import matching
-from engine.dataset.view import Annotation, View
-from engine.errors import FileError, InvalidSetting
-from engine.settings import checked
+from engine.dataset.records import Source
+from engine.dataset.review import queue
+from engine.dataset.view import TAGGER, Annotation, View
+from engine.errors import FileError
 from studio.app import App
 from studio.comfy.requests import file_body, json_object
 from studio.demo.dataset import NAME as DEMO
 from studio.demo.dataset import make_demo_dataset
+from studio.live.dataset_actions import act
 from taggers.catalogue import InstalledTagger, installed
+from taggers.presets import preset, preset_names
 
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # addresses carry the content's hash
-SHOWN_CHANGES = 200  # of a bulk edit's preview
-MOST_TAGS = 2000
+MOST_TAGS = 400
+MOST_CAPTIONS = 1000  # in one answer
 
 
 @dataclass
@@ -66,9 +72,6 @@ class OpenDatasets:
         self._open[dataset.name] = dataset, view
 
 
-Handler = Callable[[Dataset, View, dict[str, Any]], dict[str, Any]]
-
-
 def routes(app: App) -> list[BaseRoute]:
     opened = OpenDatasets(Library(app.workspace))
 
@@ -85,13 +88,19 @@ def routes(app: App) -> list[BaseRoute]:
         app.drafts.put("dataset", {"current": name})
         return JSONResponse({"name": name})
 
-    async def choose(request: Request) -> Response:
-        app.drafts.put("dataset", {"current": str((await json_object(request)).get("name", ""))})
+    async def draft(request: Request) -> Response:
+        app.drafts.put("dataset", await json_object(request))
         return JSONResponse({})
 
     async def show(request: Request) -> Response:
-        words = request.query_params.get("filter", "")
-        return JSONResponse(await run_in_threadpool(lambda: _show(*opened.get(request.path_params["name"]), words)))
+        name, query = request.path_params["name"], request.query_params
+        words, order = query.get("filter", ""), query.get("order", "")
+        return JSONResponse(await run_in_threadpool(lambda: _show(*opened.get(name), words, order)))
+
+    async def captions(request: Request) -> Response:
+        name, wanted = request.path_params["name"], request.query_params.get("ids", "")
+        ids = [int(i) for i in wanted.split(",") if i.isdigit()][:MOST_CAPTIONS]
+        return JSONResponse(await run_in_threadpool(lambda: _captions(*opened.get(name), ids)))
 
     async def about(request: Request) -> Response:
         name, picture = request.path_params["name"], request.path_params["id"]
@@ -112,31 +121,35 @@ def routes(app: App) -> list[BaseRoute]:
         dataset, _ = await run_in_threadpool(opened.get, request.path_params["name"])
         return JSONResponse({"name": await run_in_threadpool(add_upload, dataset, sent.filename or "", data)})
 
-    async def act(request: Request) -> Response:
+    async def change(request: Request) -> Response:
         body = await json_object(request)
         name, action = request.path_params["name"], request.path_params["action"]
-        if action not in ACTIONS:
-            raise InvalidSetting(
-                where="datasets", name="action", value=action, reason=f"known are {', '.join(ACTIONS)}"
-            )
-        return JSONResponse(await run_in_threadpool(lambda: ACTIONS[action](*opened.get(name), body)))
+        return JSONResponse(await run_in_threadpool(lambda: act(action, app.workspace, *opened.get(name), body)))
+
+    async def packed(request: Request) -> Response:
+        name = request.path_params["name"]
+        path = await run_in_threadpool(lambda: _packed(app, *opened.get(name)))
+        return FileResponse(path, filename=f"{name}.zip", background=BackgroundTask(path.unlink))
 
     return [
         Route("/datasets", listed, methods=["GET", "POST"]),
         Route("/datasets/demo", demo, methods=["POST"]),
-        Route("/datasets/current", choose, methods=["POST"]),
+        Route("/datasets/draft", draft, methods=["POST"]),
         Route("/datasets/{name}", show),
+        Route("/datasets/{name}/captions", captions),
+        Route("/datasets/{name}/zip", packed),
         Route("/datasets/{name}/about/{id:int}", about),
         Route("/datasets/{name}/upload", upload, methods=["POST"]),
         Route("/datasets/{name}/{size}/{id:int}", file),
-        Route("/datasets/{name}/{action}", act, methods=["POST"]),
+        Route("/datasets/{name}/{action}", change, methods=["POST"]),
     ]
 
 
 def _list(app: App, library: Library) -> dict[str, Any]:
     taggers = [_tagger(one) for one in installed(app.workspace)]
-    current = app.drafts.get("dataset").get("current", "")
-    return {"names": library.names(), "demo": DEMO, "taggers": taggers, "current": current}
+    presets = [{"name": name, **preset(name)} for name in preset_names()]
+    draft = app.drafts.get("dataset")
+    return {"names": library.names(), "demo": DEMO, "taggers": taggers, "presets": presets, "draft": draft}
 
 
 def _tagger(one: InstalledTagger) -> dict[str, Any]:
@@ -146,25 +159,54 @@ def _tagger(one: InstalledTagger) -> dict[str, Any]:
         return {"name": one.name, "title": one.name, "thresholds": {}, "error": error.to_json()}
 
 
-def _show(dataset: Dataset, view: View, words: str) -> dict[str, Any]:
-    rules = rules_of(dataset)
+def _show(dataset: Dataset, view: View, words: str, order: str) -> dict[str, Any]:
     pictures, mask = view.pictures(), matching(view, words)
     shown = [picture for picture, kept in zip(pictures, mask, strict=True) if kept]
+    if order == "review":
+        place = {picture: i for i, picture in enumerate(queue(view))}
+        shown.sort(key=lambda picture: place[picture.id])
     events = dataset.store.events(200)
+    findings = health(dataset, view).findings
     return {
         "total": len(pictures),
-        "pictures": [
-            {"id": p.id, "name": p.name, "hash": p.hash, "caption": caption_of(view, rules, p)[:160]} for p in shown
-        ],
+        "pictures": [[p.id, p.hash, p.name] for p in shown],
         "tags": [
             {"name": c.name, "shown": pretty(c.name), "n": c.pictures, "filter": f"tag:{_quoted(c.name)}"}
             for c in view.counts(mask)[:MOST_TAGS]
         ],
-        "rules": rules.model_dump(mode="json"),
+        "rules": rules_of(dataset).model_dump(mode="json"),
+        "sources": [_source(source) for source in view.sources() if source.tool.startswith(TAGGER)],
+        "findings": [asdict(finding) for finding in findings],
         "problems": [{"path": row.path, **(row.problem or {})} for row in dataset.store.problems()],
         "undo": next((e.title for e in events if e.state == "done"), ""),
         "redo": next((e.title for e in reversed(events) if e.state == "undone"), ""),
     }
+
+
+def _source(source: Source) -> dict[str, Any]:
+    policy = source.policy
+    return {
+        "id": source.id,
+        "name": source.tool.removeprefix(TAGGER),
+        "thresholds": dict(policy.thresholds),
+        "mcut": list(policy.mcut),
+        "enabled": policy.enabled,
+    }
+
+
+def _captions(dataset: Dataset, view: View, ids: Sequence[int]) -> dict[int, str]:
+    """What the trainer would read for these pictures: those that the page shows now."""
+    rules, wanted = rules_of(dataset), set(ids)
+    return {p.id: caption_of(view, rules, p)[:160] for p in view.pictures() if p.id in wanted}
+
+
+def _packed(app: App, dataset: Dataset, view: View) -> Path:
+    folder = app.workspace.cache / "zip"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".zip", delete=False) as file:
+        path = Path(file.name)
+    pack(dataset, view, path)
+    return path
 
 
 def _about(dataset: Dataset, view: View, picture_id: int) -> dict[str, Any]:
@@ -197,82 +239,6 @@ def _annotation(one: Annotation) -> dict[str, Any]:
         "score": round(one.score, 4),
         "opinions": opinions,
     }
-
-
-def _decide(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
-    tag, state = canonical(str(body["tag"])), int(body["state"])
-    if not tag or state not in (-1, 0, 1):
-        raise InvalidSetting(where="the edit", name="tag", value=tag, reason="a tag and -1, 0 or 1 are needed")
-    word = {1: "Accept", 0: "Forget", -1: "Reject"}[state]
-    event = dataset.store.decide([(i, tag, state) for i in _ids(body)], f"{word} {pretty(tag)}")  # type: ignore[misc]
-    return {"changed": event is not None}
-
-
-def _caption(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
-    event = dataset.store.write_captions({int(body["picture"]): str(body["text"]).strip()}, "Write caption")
-    return {"changed": event is not None}
-
-
-def _bulk(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
-    """An edit of many pictures: shown with `apply` false, made with `apply` true and the digest of what was shown."""
-    how, find, replace = (str(body.get(name) or "") for name in ("action", "find", "replace"))
-    tags = {"add": find, "remove": find, "replace": replace}.get(how, "")
-    edit = {"how": how, "tags": split_tags(tags)} | ({"find": find} if how in ("replace", "regex") else {})
-    wanted = checked(bulk.BulkEdit, edit | ({"replace": replace} if how == "regex" else {}), "the edit")
-    chosen = set(_ids(body))
-    mask = matching(view, str(body.get("filter") or ""))
-    pictures = [p for p, kept in zip(view.pictures(), mask, strict=True) if kept and (not chosen or p.id in chosen)]
-    if body.get("apply"):
-        event = bulk.apply(view, wanted, pictures, body.get("expected"))
-        return {"changed": event is not None}
-    plan = bulk.plan(view, wanted, pictures)
-    rows = [
-        {"name": c.name, "added": [pretty(t) for t in c.added], "removed": [pretty(t) for t in c.removed]}
-        for c in plan.changes[:SHOWN_CHANGES]
-    ]
-    return {"total": len(plan.changes), "digest": plan.digest, "changes": rows}
-
-
-def _undo(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
-    event = dataset.store.undo()
-    return {"event": event.title if event else ""}
-
-
-def _redo(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
-    event = dataset.store.redo()
-    return {"event": event.title if event else ""}
-
-
-def _rules(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
-    set_rules(dataset, checked(CaptionRules, body, "the caption rules"))
-    return {}
-
-
-def _export(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
-    suffix = ".caption" if body.get("suffix") == ".caption" else ".txt"
-    report = export_sidecars(dataset, view, suffix=suffix, overwrite=bool(body.get("overwrite")))
-    return {"done": report.done, "unchanged": report.unchanged, "problems": report.problems}
-
-
-def _scan(dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
-    report = scan(dataset)
-    return {"added": report.added, "gone": report.gone, "problems": len(report.problems)}
-
-
-ACTIONS: dict[str, Handler] = {
-    "decide": _decide,
-    "caption": _caption,
-    "bulk": _bulk,
-    "undo": _undo,
-    "redo": _redo,
-    "rules": _rules,
-    "export": _export,
-    "scan": _scan,
-}
-
-
-def _ids(body: dict[str, Any]) -> Iterable[int]:
-    return [int(i) for i in body.get("pictures") or ()]
 
 
 def _quoted(name: str) -> str:

@@ -13,6 +13,7 @@ class Switches extends Live {
         document.cookie = `easel_lang=${lang() === 'zh' ? 'en' : 'zh-CN'}; path=/; max-age=31536000; SameSite=Lax`;
         go((url) => url.searchParams.delete('lang'));
       }
+      if (what === 'queue') this.tell('send', { name: 'open', tab: 'queue' });
       if (what === 'theme') go((url) => url.searchParams.set('__theme', document.body.classList.contains('dark') ? 'light' : 'dark'));
     });
   }
@@ -20,11 +21,11 @@ class Switches extends Live {
   draw() {
     const dark = document.body.classList.contains('dark');
     const running = [...feed.jobs.values()].filter((job) => ['running', 'queued'].includes(job.state)).length;
-    const html = `<span class="dot ${feed.worker.state}" title="${t('worker.' + feed.worker.state)}"></span>
-      <span class="count">${running ? t('jobs.running', { n: running }) : ''}</span>
+    const state = t('worker.' + feed.worker.state);
+    this.paint(`<span class="dot ${feed.worker.state}" role="img" title="${state}" aria-label="${state}"></span>
+      ${running ? `<button data-what="queue">${t('jobs.running', { n: running })}</button>` : ''}
       <button data-what="lang" aria-label="${t('switch.lang')}">${lang() === 'zh' ? 'EN' : '中文'}</button>
-      <button data-what="theme" aria-label="${t('switch.theme')}">${dark ? '☀' : '☾'}</button>`;
-    if (html !== this.shown) { this.innerHTML = html; this.shown = html; }
+      <button data-what="theme" aria-label="${t('switch.theme')}">${dark ? '☀' : '☾'}</button>`);
   }
 }
 customElements.define('easel-switches', Switches);

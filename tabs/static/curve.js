@@ -8,11 +8,13 @@ const style = (name) => getComputedStyle(document.body).getPropertyValue(name).t
 class OfRun extends Live {
   start() {
     this.on(feed, 'change', () => this.refresh());
+    this.sizes = new ResizeObserver(() => this.data && this.draw());
+    this.sizes.observe(this);
     this.timer = setInterval(() => { if (this.offsetParent) this.refresh(true); }, 3000);
     this.refresh();
   }
 
-  close() { clearInterval(this.timer); }
+  close() { clearInterval(this.timer); this.sizes.disconnect(); }
 
   get run() { return this.getAttribute('run') || feed.latest(['train'])?.settings?.name || ''; }
 
@@ -36,12 +38,12 @@ class Curve extends OfRun {
 
   draw() {
     const rows = this.data?.rows ?? [];
-    if (!rows.length) { this.innerHTML = `<p class="empty">${t('train.nocurve')}</p>`; return; }
-    if (!this.querySelector('canvas')) this.innerHTML = '<canvas class="ez-curve"></canvas>';
+    if (!rows.length) { this.paint(`<p class="empty">${t('train.nocurve')}</p>`); return; }
+    this.paint(`<canvas class="ez-curve" role="img" aria-label="${t('train.curve')}"></canvas>`);
     const canvas = this.querySelector('canvas'), scale = devicePixelRatio || 1;
     const width = canvas.clientWidth, height = canvas.clientHeight;
     canvas.width = width * scale; canvas.height = height * scale;
-    canvas.setAttribute('aria-label', t('train.curve'));
+    if (!width) return;
     const g = canvas.getContext('2d');
     g.scale(scale, scale);
     const x0 = 52, y0 = height - 24, raw = rows.map((row) => row.loss), soft = smooth(raw);
@@ -60,6 +62,7 @@ class Curve extends OfRun {
       rows.forEach((row, i) => g.lineTo(x(row.step), y(values[i])));
       g.stroke();
     };
+    g.textAlign = 'center'; g.fillText(t('train.curve'), (x0 + width) / 2, height - 6);
     g.globalAlpha = 0.35; line(raw, style('--primary-400'), 1);
     g.globalAlpha = 1; line(soft, style('--primary-600'), 2);
   }
@@ -72,7 +75,7 @@ class Samples extends OfRun {
   start() {
     super.start();
     this.on(this, 'click', (event) => {
-      const image = event.target.closest('img');
+      const image = event.target.closest('button')?.firstElementChild;
       if (!image) return;
       const all = [...this.querySelectorAll('img')].map((i) => ({ url: i.dataset.full, caption: i.alt }));
       lightbox(all, [...this.querySelectorAll('img')].indexOf(image));
@@ -81,14 +84,14 @@ class Samples extends OfRun {
 
   draw() {
     const { steps = [], prompts = [], pictures = {} } = this.data ?? {};
-    if (!steps.length) { this.innerHTML = `<p class="empty">${t('train.nosamples')}</p>`; return; }
+    if (!steps.length) { this.paint(`<p class="empty">${t('train.nosamples')}</p>`); return; }
     const url = (name) => `${BASE}runs/${encodeURIComponent(this.run)}/samples/${encodeURIComponent(name)}`;
     const cell = (step, i) => {
       const name = pictures[`${step}/${i}`];
-      return name ? `<td><img loading="lazy" data-full="${url(name)}" src="${url(name)}" alt="${esc(`${step}: ${prompts[i]}`)}"></td>` : '<td></td>';
+      return name ? `<td><button class="pic"><img loading="lazy" data-full="${url(name)}" src="${url(name)}" alt="${esc(`${step}: ${prompts[i]}`)}"></button></td>` : '<td></td>';
     };
-    this.innerHTML = `<div class="ez-scroll"><table class="ez-samples"><tr><th></th>${steps.map((s) => `<th>${s}</th>`).join('')}</tr>
-      ${prompts.map((p, i) => `<tr><th>${esc(p)}</th>${steps.map((s) => cell(s, i)).join('')}</tr>`).join('')}</table></div>`;
+    this.paint(`<div class="ez-scroll"><table class="ez-samples"><tr><th></th>${steps.map((s) => `<th>${s}</th>`).join('')}</tr>
+      ${prompts.map((p, i) => `<tr><th>${esc(p)}</th>${steps.map((s) => cell(s, i)).join('')}</tr>`).join('')}</table></div>`);
   }
 }
 customElements.define('easel-samples', Samples);

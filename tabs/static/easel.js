@@ -1,6 +1,8 @@
 // What all live parts of the page share: language, words, calls to the server, one stream of events, one base class.
 // It knows no tab. Every part is a custom element, so it works wherever its tag is put and survives being drawn again.
 
+import { morph } from './morph.js';
+
 export const BASE = new URL('..', import.meta.url).pathname;          // ".../studio/"
 export const ROOT = new URL('../..', import.meta.url).pathname;       // where ComfyUI's routes answer
 const words = await (await fetch(BASE + 'words.json')).json();
@@ -26,13 +28,15 @@ export class ServerError extends Error {
   }
 }
 
-/** GET, or POST when there is a body. Answers JSON; a refusal becomes a ServerError in the page's language. */
-export async function call(path, body, method = body === undefined ? 'GET' : 'POST') {
-  const answer = await fetch(BASE + path, {
-    method,
-    headers: body === undefined ? {} : { 'Content-Type': 'application/json' },
-    body: body === undefined ? undefined : JSON.stringify(body),
-  });
+/** GET, or POST when there is a body (FormData for a file). Answers JSON; a refusal becomes a ServerError in the page's
+ * language, no answer at all too. */
+export async function call(path, body, base = BASE) {
+  const form = body instanceof FormData;
+  const answer = await fetch(base + path, {
+    method: body === undefined ? 'GET' : 'POST',
+    headers: body === undefined || form ? {} : { 'Content-Type': 'application/json' },
+    body: body === undefined || form ? body : JSON.stringify(body),
+  }).catch(() => { throw new ServerError(0, { en: t('worker.offline') }); });
   const json = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new ServerError(answer.status, json.error ?? { en: `HTTP ${answer.status}` });
   return json;
@@ -48,15 +52,21 @@ class Feed extends EventTarget {
     if (this.source) return;
     this.source = new EventSource(BASE + 'stream');
     this.source.onmessage = (message) => this.take(JSON.parse(message.data));
-    this.source.onerror = () => this.say('change', { online: false });
-    this.source.onopen = () => this.say('change', { online: true });
+    this.source.onerror = () => {
+      this.worker = { state: 'offline' };
+      this.say('change', {});
+      if (this.source?.readyState === EventSource.CLOSED) { this.close(); setTimeout(() => this.open(), 3000); }
+    };
   }
+
+  close() { this.source?.close(); this.source = undefined; }
 
   take({ type, ...data }) {
     if (type === 'all') { this.jobs = new Map(data.jobs.map((job) => [job.id, job])); this.worker = data.worker; }
     if (type === 'job') this.jobs.set(data.job.id, data.job);
     if (type === 'gone') this.jobs.delete(data.id);
     if (type === 'worker') this.worker = data.worker;
+    if (type === 'job' && ended(data.job)) this.previews.delete(data.job.id);
     if (type === 'preview') { this.previews.set(data.id, data); this.say('preview', data); return; }
     if (type === 'event') { this.say('event', data); return; }
     this.say('change', data);
@@ -72,6 +82,9 @@ class Feed extends EventTarget {
   }
 }
 export const feed = new Feed();
+
+// A browser opens six connections to a server, over all its windows: one that nobody sees gives its own back.
+document.addEventListener('visibilitychange', () => { if (document.hidden) feed.close(); else feed.open(); });
 
 export const ended = (job) => ['done', 'failed', 'cancelled', 'interrupted'].includes(job.state);
 
@@ -102,6 +115,11 @@ export class Live extends HTMLElement {
   }
 
   disconnectedCallback() { this.aborter.abort(); this.observer.disconnect(); this.close?.(); }
+
+  /** Show this HTML, touching only what differs from what is shown. */
+  paint(html, element = this) {
+    if (html !== element.painted) { morph(element, html); element.painted = html; }
+  }
 
   /** Listen while on the page. */
   on(target, name, handler) { target.addEventListener(name, handler, { signal: this.aborter.signal }); }

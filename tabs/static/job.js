@@ -18,18 +18,25 @@ export function progressWords(job) {
   return parts.join(' · ');
 }
 
+/** When a job began and how long it took. */
+function endedWords(job) {
+  const words = [t('kind.' + job.kind), new Date(1000 * (job.started ?? job.created)).toLocaleString(lang() === 'zh' ? 'zh-CN' : 'en-GB', { dateStyle: 'medium', timeStyle: 'short' })];
+  if (job.started && job.finished) words.push(t('job.took', { time: clock(job.finished - job.started) }));
+  return words.join(' · ');
+}
+
 export function jobHtml(job, { pausable = true } = {}) {
   const p = job.progress ?? {};
   const percent = job.state === 'done' ? 100 : p.total ? Math.min(100, (100 * p.step) / p.total) : 0;
   const phase = job.state === 'running' && p.phase ? named('phase', p.phase) : t('state.' + job.state);
   const buttons = BUTTONS[job.state].filter((b) => pausable || b !== 'pause');
   const busy = job.state === 'running' && !p.total ? ' busy' : '';
-  return `<div class="ez-job ${job.state}" data-id="${esc(job.id)}">
+  return `<div class="ez-job ${job.state}" data-id="${esc(job.id)}" data-key="${esc(job.id)}">
     <div class="line"><b>${esc(job.title || t('kind.' + job.kind))}</b><span class="state">${esc(phase)}</span>
       <span class="grow"></span>${buttons.map((b) => `<button data-do="${b}">${t('do.' + b)}</button>`).join('')}</div>
-    <div class="track${busy}" role="progressbar" aria-valuenow="${Math.round(percent)}" aria-valuemin="0" aria-valuemax="100"
-      aria-label="${esc(job.title || job.kind)}"><i style="width:${percent}%"></i></div>
-    <small>${esc(progressWords(job))}</small>${errorHtml(job)}</div>`;
+    ${['done', 'cancelled'].includes(job.state) ? '' : `<div class="track${busy}" role="progressbar" aria-valuenow="${Math.round(percent)}" aria-valuemin="0"
+      aria-valuemax="100" aria-label="${esc(job.title || t('kind.' + job.kind))}"><i style="width:${percent}%"></i></div>`}
+    <small>${esc(ended(job) ? endedWords(job) : progressWords(job))}</small>${errorHtml(job)}</div>`;
 }
 
 function errorHtml(job) {
@@ -50,7 +57,7 @@ export function listenForButtons(part) {
 export const worker = () => {
   const { state, phase, seconds, error } = feed.worker;
   if (state === 'ready') return '';
-  const doing = [phase, seconds ? `${seconds} s` : ''].filter(Boolean).join(' · ');
+  const doing = [phase && named('phase', phase), seconds ? `${seconds} s` : ''].filter(Boolean).join(' · ');
   return `<p class="ez-worker" role="status">${t('worker.' + state)} ${esc(doing)} ${esc(error?.[lang()] ?? '')}</p>`;
 };
 
@@ -64,8 +71,7 @@ class Job extends Live {
 
   draw() {
     const job = feed.latest(this.kinds);
-    const html = worker() + (job ? jobHtml(job, { pausable: job.kind !== 'generate' }) : '');
-    if (html !== this.shown) { this.innerHTML = html; this.shown = html; }
+    this.paint(worker() + (job ? jobHtml(job, { pausable: job.kind !== 'generate' }) : ''));
   }
 }
 customElements.define('easel-job', Job);
@@ -73,6 +79,11 @@ customElements.define('easel-job', Job);
 /** {filename, subfolder, type} of ComfyUI's answers -> address. */
 export function viewUrl(image) {
   return `${ROOT}view?${new URLSearchParams({ filename: image.filename, subfolder: image.subfolder ?? '', type: image.type ?? 'output' })}`;
+}
+
+function download(image) {
+  const link = document.createElement('a');
+  Object.assign(link, { href: viewUrl(image), download: image.filename }).click();
 }
 
 export function picturesOf(job) {
@@ -85,16 +96,18 @@ class Result extends Live {
     this.on(feed, 'change', () => this.draw());
     this.on(feed, 'preview', (event) => { if (event.detail.id === this.job?.id) this.draw(); });
     this.on(this, 'click', (event) => {
-      const image = event.target.closest('img[data-i]');
+      const image = event.target.closest('button[data-i]'), send = event.target.closest('button[data-send]');
       if (image) this.open(Number(image.dataset.i));
+      if (send) this.send(send.dataset.send, picturesOf(this.pictures)[0]);
     });
   }
 
+  send(key, image) { this.tell('send', { name: 'send', to: key, ...image }); }
+
   open(index) {
-    const images = picturesOf(this.pictures);
-    const send = (key) => ({ key, run: (item) => this.tell('send', { name: 'send', to: key, ...item.image }) });
+    const images = picturesOf(this.pictures), send = (key) => ({ key, run: (item) => this.send(key, item.image) });
     lightbox(images.map((image) => ({ url: viewUrl(image), caption: image.filename, image })), index,
-      [send('send.img2img'), send('send.restore'), { key: 'download', run: (item) => window.open(item.url) }]);
+      [send('send.img2img'), send('send.restore'), { key: 'download', run: (item) => download(item.image) }]);
   }
 
   draw() {
@@ -103,13 +116,14 @@ class Result extends Live {
     const done = [...feed.jobs.values()].filter((job) => kinds.includes(job.kind) && picturesOf(job).length);
     this.pictures = this.job && picturesOf(this.job).length ? this.job : done.sort((a, b) => b.created - a.created)[0];
     const live = this.job && !ended(this.job) ? feed.previews.get(this.job.id) : undefined;
-    const images = live ? [] : picturesOf(this.pictures);
-    const html = worker() + (this.job ? jobHtml(this.job, { pausable: false }) : '')
+    const images = live ? [] : picturesOf(this.pictures), title = this.pictures?.title ?? '';
+    this.paint(worker() + (this.job ? jobHtml(this.job, { pausable: false }) : '')
       + `<div class="ez-result n${Math.min(images.length, 4)}">`
       + (live ? `<img class="live" alt="${t('preview')}" src="data:image/jpeg;base64,${live.jpeg}">` : '')
-      + images.map((image, i) => `<img data-i="${i}" tabindex="0" alt="${esc(image.filename)}" src="${viewUrl(image)}">`).join('')
-      + (!live && !images.length ? `<p class="empty">${t('generate.empty')}</p>` : '') + '</div>';
-    if (html !== this.shown) { this.innerHTML = html; this.shown = html; }
+      + images.map((image, i) => `<button class="pic" data-i="${i}" data-key="${esc(image.filename)}"><img alt="${esc(title || image.filename)}" src="${viewUrl(image)}"></button>`).join('')
+      + (!live && !images.length ? `<p class="empty">${t('generate.empty')}</p>` : '') + '</div>'
+      + (images.length === 1 ? `<div class="ez-bar"><button data-send="send.img2img">${t('send.img2img')}</button>
+        <button data-send="send.restore">${t('send.restore')}</button><a href="${viewUrl(images[0])}" download="${esc(images[0].filename)}">${t('download')}</a></div>` : ''));
   }
 }
 customElements.define('easel-result', Result);

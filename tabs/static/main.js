@@ -1,5 +1,6 @@
 // Loads every live part of the page.
 import './job.js';
+import './start.js';
 import './queue.js';
 import './gallery.js';
 import './grid.js';

@@ -9,7 +9,7 @@ class Queue extends Live {
     this.on(feed, 'change', () => this.draw());
     this.on(this, 'click', (event) => {
       const mover = event.target.closest('button[data-move]');
-      if (mover) attempt(call(`jobs/${mover.dataset.id}/move`, { before: mover.dataset.move }));
+      if (mover) attempt(call(`jobs/${mover.dataset.job}/move`, { before: mover.dataset.move }));
     });
   }
 
@@ -19,16 +19,15 @@ class Queue extends Live {
     const active = jobs.filter((job) => !ended(job))
       .sort((a, b) => order[a.state] - order[b.state] || a.priority - b.priority || a.position - b.position);
     const past = jobs.filter(ended).sort((a, b) => (b.finished ?? 0) - (a.finished ?? 0)).slice(0, 100);
-    const row = (job, i) => {
-      const above = active[i - 1];
-      const up = job.state === 'queued' && above?.state === 'queued' && above.priority === job.priority
-        ? `<button class="up" data-id="${job.id}" data-move="${above.id}" aria-label="${t('queue.up')}">↑</button>` : '';
-      return `<li>${up}${jobHtml(job, { pausable: job.kind !== 'generate' })}</li>`;
-    };
-    const html = `${worker()}<h3>${t('queue.active')} (${active.length})</h3>
+    const pair = (a, b) => a?.state === 'queued' && b?.state === 'queued' && a.priority === b.priority;
+    const mover = (arrow, words, on, job, before) => `<button class="up" data-job="${job?.id ?? ''}" data-move="${before?.id ?? ''}"
+      aria-label="${t(words)}" title="${t(words)}" ${on ? '' : 'disabled'}>${arrow}</button>`;
+    const movers = (job, i) => (job.state === 'queued' && active.length > 1
+      ? `<span class="movers">${mover('↑', 'queue.up', pair(active[i - 1], job), job, active[i - 1])}${mover('↓', 'queue.down', pair(job, active[i + 1]), active[i + 1], job)}</span>` : '');
+    const row = (job, i) => `<li data-key="${job.id}">${movers(job, i)}${jobHtml(job, { pausable: job.kind !== 'generate' })}</li>`;
+    this.paint(`${worker()}<h3>${t('queue.active')} (${active.length})</h3>
       <ol class="ez-queue">${active.map(row).join('') || `<li class="empty">${t('queue.none')}</li>`}</ol>
-      <h3>${t('queue.past')}</h3><ol class="ez-queue past">${past.map((job) => `<li>${jobHtml(job)}</li>`).join('')}</ol>`;
-    if (html !== this.shown) { this.innerHTML = html; this.shown = html; }
+      ${past.length ? `<h3>${t('queue.past')}</h3><ol class="ez-queue past">${past.map((job) => `<li data-key="${job.id}">${jobHtml(job)}</li>`).join('')}</ol>` : ''}`);
   }
 }
 customElements.define('easel-queue', Queue);

@@ -1,14 +1,16 @@
 // <easel-system>: device memory by ledger, the machine, the log. <easel-models>: model files and what is on the device.
 
-import { Live, attempt, bytes, call, esc, lang, t } from './easel.js';
+import { Live, bytes, call, esc, lang, t } from './easel.js';
 
 class Polled extends Live {
   start() {
-    this.timer = setInterval(() => { if (this.offsetParent && !document.hidden) this.load(); }, this.every);
-    this.load();
+    const load = () => { if (this.offsetParent && !document.hidden) this.load(); };
+    this.timer = setInterval(load, this.every);
+    this.seen = new IntersectionObserver(load);  // at once when its tab is opened
+    this.seen.observe(this);
   }
 
-  close() { clearInterval(this.timer); }
+  close() { clearInterval(this.timer); this.seen.disconnect(); }
 }
 
 const meter = (label, used, total, words) => `<div class="ez-meter"><span>${esc(label)}</span><b>${esc(words)}</b>
@@ -18,19 +20,19 @@ class System extends Polled {
   every = 3000;
 
   async load() {
-    const answer = await attempt(Promise.all([call('system'), call('log')]));
-    if (!answer) return;
+    const answer = await Promise.all([call('system'), call('log')]).catch(() => undefined);
+    if (!answer) return;  // the line above the tab says that the studio does not answer
     [this.data, { log: this.log }] = answer;
     this.draw();
   }
 
   draw() {
-    if (!this.data) { this.innerHTML = `<p class="empty">…</p>`; return; }
+    if (!this.data) { this.paint('<p class="empty">…</p>'); return; }
     const { device, memory, disk, cpu, worker } = this.data;
-    const open = this.querySelector('pre')?.scrollTop;
+    const before = this.querySelector('pre'), atEnd = !before || before.scrollTop + before.clientHeight >= before.scrollHeight - 8;
     const ledger = device.ledger ? Object.entries(device.ledger)
       .map(([name, n]) => meter(t('ledger.' + name), n, device.budget || 1, bytes(n))).join('') : `<p class="empty">${esc(device.error?.[lang()] ?? '')}</p>`;
-    this.innerHTML = `<h3>${t('system.device')}: ${esc(device.device ?? t('worker.' + worker.state))}</h3>
+    this.paint(`<h3>${t('system.device')}: ${esc(device.device ?? t('worker.' + worker.state))}</h3>
       ${device.ledger ? meter(t('system.free'), device.total - device.free, device.total, t('system.of', { used: bytes(device.total - device.free), total: bytes(device.total) })) : ''}
       <h3>${t('system.ledger')}</h3>${ledger}
       <h3>${t('system.machine')}</h3>
@@ -38,9 +40,9 @@ class System extends Polled {
       ${meter('RAM', memory.used, memory.total, t('system.of', { used: bytes(memory.used), total: bytes(memory.total) }))}
       ${meter(t('system.disk'), disk.total - disk.free, disk.total, t('system.left', { free: bytes(disk.free) }))}
       <p class="sub">${esc(disk.path)}</p>
-      <h3>${t('system.log')}</h3><pre class="ez-log" tabindex="0">${esc(this.log || t('system.nolog'))}</pre>`;
+      <h3>${t('system.log')}</h3><pre class="ez-log" tabindex="0">${esc(this.log || t('system.nolog'))}</pre>`);
     const log = this.querySelector('pre');
-    log.scrollTop = open ?? log.scrollHeight;
+    if (atEnd) log.scrollTop = log.scrollHeight;
   }
 }
 customElements.define('easel-system', System);
@@ -49,24 +51,23 @@ class Models extends Polled {
   every = 5000;
 
   async load() {
-    const answer = await attempt(Promise.all([call('models'), call('system')]));
+    const answer = await Promise.all([call('models'), call('system')]).catch(() => undefined);
     if (!answer) return;
     [{ models: this.files }, this.system] = answer;
     this.draw();
   }
 
   draw() {
-    if (!this.files) { this.innerHTML = `<p class="empty">…</p>`; return; }
+    if (!this.files) { this.paint('<p class="empty">…</p>'); return; }
     const loaded = this.system.device.models ?? [];
     const row = (cells) => `<tr>${cells.map((c) => `<td>${c}</td>`).join('')}</tr>`;
     const file = (f) => row([`<b>${esc(f.name)}</b><br><small>${esc(f.title ?? '')}</small>`, esc(f.folder),
       f.error ? `<span class="bad">${esc(f.error[lang()])}</span>` : esc(f.family ?? t('models.unknown')), bytes(f.bytes)]);
     const table = (heads, rows, none) => rows.length ? `<div class="ez-scroll"><table class="ez-table"><tr>${heads.map((h) => `<th>${t(h)}</th>`).join('')}</tr>
       ${rows.join('')}</table></div>` : `<p class="empty">${t(none)}</p>`;
-    const html = `<h3>${t('models.device')}</h3>${table(['models.model', 'models.role', 'models.state', 'models.size'],
+    this.paint(`<h3>${t('models.device')}</h3>${table(['models.model', 'models.role', 'models.state', 'models.size'],
       loaded.filter((m) => m.state !== 'file').map((m) => row([esc(m.title), t('role.' + m.role), t('models.' + m.state) + (m.leases ? ` · ${t('models.used')}` : ''), bytes(m.nbytes)])), 'models.nothing')}
-      <h3>${t('models.disk')}</h3>${table(['models.file', 'models.folder', 'models.family', 'models.size'], this.files.map(file), 'models.nofiles')}`;
-    if (html !== this.shown) { this.innerHTML = html; this.shown = html; }
+      <h3>${t('models.disk')}</h3>${table(['models.file', 'models.folder', 'models.family', 'models.size'], this.files.map(file), 'models.nofiles')}`);
   }
 }
 customElements.define('easel-models', Models);

@@ -1,12 +1,17 @@
 // A grid of any number of cells that keeps only the visible ones in the page, with selection by mouse and keyboard.
 // It knows nothing of what a cell shows.
 
+import { morph } from './morph.js';
+
 export class VirtualGrid {
-  /** box: an element of fixed height. render(index) -> HTML of a cell. Calls picked(index, selected Set, event). */
-  constructor(box, { cell = 160, ratio = 1, render, picked = () => {}, opened = () => {}, signal }) {
-    Object.assign(this, { box, cell, ratio, render, picked, opened, count: 0, last: 0, cursor: 0, selected: new Set() });
+  /** box: an element of fixed height. render(index) -> HTML of a cell; key(index) names its item. Calls
+   * picked(index, selected Set, event) and seen(first, end) with what came into view. */
+  constructor(box, { cell = 160, ratio = 1, render, key = String, picked = () => {}, opened = () => {}, seen = () => {}, signal }) {
+    Object.assign(this, { box, cell, ratio, render, key, picked, opened, seen, count: 0, last: 0, cursor: 0, selected: new Set() });
     box.classList.add('ez-grid');
     box.tabIndex = 0;
+    box.setAttribute('role', 'listbox');
+    box.setAttribute('aria-multiselectable', 'true');
     box.innerHTML = '<div></div>';
     this.pad = box.firstElementChild;
     box.addEventListener('scroll', () => requestAnimationFrame(() => this.draw()), { signal });
@@ -32,12 +37,14 @@ export class VirtualGrid {
     this.pad.style.height = `${Math.ceil(this.count / columns) * height}px`;
     const first = Math.max(0, Math.floor(this.box.scrollTop / height) - 1) * columns;
     const end = Math.min(this.count, first + (Math.ceil(this.box.clientHeight / height) + 3) * columns);
+    this.seen(first, end);
     let html = '';
     for (let i = first; i < end; i++) {
       const place = `left:${(i % columns) * width}px;top:${Math.floor(i / columns) * height}px;width:${width}px;height:${height}px`;
-      html += `<div class="cell${this.selected.has(i) ? ' on' : ''}${i === this.cursor ? ' at' : ''}" data-i="${i}" style="${place}">${this.render(i)}</div>`;
+      const on = this.selected.has(i);
+      html += `<div class="cell${on ? ' on' : ''}${i === this.cursor ? ' at' : ''}" role="option" aria-selected="${on}" data-key="${this.key(i)}" data-i="${i}" style="${place}">${this.render(i)}</div>`;
     }
-    if (html !== this.shown) { this.pad.innerHTML = html; this.shown = html; }
+    if (html !== this.shown) { morph(this.pad, html); this.shown = html; }
   }
 
   index(event) { return Number(event.target.closest('.cell')?.dataset.i ?? -1); }

@@ -1,0 +1,165 @@
+"""What people do to a dataset: one function an action, each one call of engine.dataset and one entry of its undo list.
+
+Titles of edits are signs and names, not sentences: they are kept with the dataset and shown in either language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from engine.dataset import bulk
+from engine.dataset.captions import CaptionRules, canonical, pretty, split_tags
+from engine.dataset.export import export_sidecars, set_rules
+from engine.dataset.library import Dataset
+from engine.dataset.pictures import scan
+from engine.dataset.query import matching
+from engine.dataset.view import TAGGER, View
+from engine.errors import InputError, NotFound
+from engine.settings import checked
+from engine.workspace import Workspace
+from taggers.catalogue import tagger
+
+SHOWN_CHANGES = 200  # of a bulk edit's preview
+SIGNS = {1: "+", 0: "·", -1: "−"}
+
+Action = Callable[[Workspace, Dataset, View, dict[str, Any]], dict[str, Any]]
+
+
+class UnknownEdit(InputError):
+    en = "A dataset can't be asked to '{action}'. Known: {known}."
+    zh = "数据集不支持操作“{action}”。已知：{known}。"
+
+
+class NoTag(InputError):
+    en = "Write a tag first."
+    zh = "请先填写标签。"
+
+
+class BadThreshold(InputError):
+    en = "The threshold '{value}' can't be used. It is a number from 0 to 1."
+    zh = "不能使用阈值“{value}”。请填写 0 到 1 之间的数字。"
+
+
+def act(name: str, workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    if name not in ACTIONS:
+        raise UnknownEdit(action=name[:40], known=", ".join(ACTIONS))
+    return ACTIONS[name](workspace, dataset, view, body)
+
+
+def threshold(value: Any) -> float:
+    try:
+        number = float(str(value).strip().replace(",", "."))
+    except ValueError:
+        number = -1.0
+    if not 0.0 <= number <= 1.0:
+        raise BadThreshold(value=value)
+    return number
+
+
+def _decide(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    tags, state = split_tags(str(body.get("tag", ""))), body.get("state")
+    if not tags or state not in (-1, 0, 1):
+        raise NoTag()
+    rows = [(picture, canonical(tag), state) for picture in _ids(body) for tag in tags]
+    title = f"{SIGNS[state]} {', '.join(map(pretty, tags))}"
+    return {"changed": dataset.store.decide(rows, title) is not None}  # type: ignore[arg-type]
+
+
+def _caption(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    picture = dataset.store.picture(int(body["picture"]))
+    text = str(body.get("text", "")).strip()
+    return {"changed": dataset.store.write_captions({picture.id: text}, f"“…” {picture.name}") is not None}
+
+
+def _bulk(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    """An edit of many pictures: shown with `apply` false, made with `apply` true and the digest of what was shown."""
+    how, find, new = (str(body.get(name) or "") for name in ("action", "find", "replace"))
+    tags = {"add": find, "remove": find, "replace": new}.get(how, "")
+    edit: dict[str, Any] = {"how": how, "tags": split_tags(tags)}
+    edit |= {"find": find} if how not in ("add", "remove") else {}
+    edit |= {"replace": new} if how in ("regex", "find in captions", "regex in captions") else {}
+    wanted = checked(bulk.BulkEdit, edit, "bulk")
+    chosen, mask = set(_ids(body)), matching(view, str(body.get("filter") or ""))
+    pictures = [p for p, kept in zip(view.pictures(), mask, strict=True) if kept and (not chosen or p.id in chosen)]
+    if body.get("apply"):
+        return {"changed": bulk.apply(view, wanted, pictures, body.get("expected")) is not None}
+    plan = bulk.plan(view, wanted, pictures)
+    rows = [
+        {
+            "name": change.name,
+            "added": [pretty(tag) for tag in change.added],
+            "removed": [pretty(tag) for tag in change.removed],
+            "before": change.before,
+            "after": change.after,
+        }
+        for change in plan.changes[:SHOWN_CHANGES]
+    ]
+    return {"total": len(plan.changes), "digest": plan.digest, "changes": rows}
+
+
+def _undo(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    event = dataset.store.undo()
+    return {"event": event.title if event else ""}
+
+
+def _redo(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    event = dataset.store.redo()
+    return {"event": event.title if event else ""}
+
+
+def _rules(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    set_rules(dataset, checked(CaptionRules, body, "caption rules"), "CaptionRules")
+    return {}
+
+
+def _thresholds(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    """Where a tagger's scores begin to count. Nothing is read again; `keep` makes them the tagger's own from now on."""
+    source = next((s for s in view.sources() if s.id == body.get("source")), None)
+    if source is None:
+        raise NotFound(what="source", name=str(body.get("source")), remedy="")
+    values = {str(k): threshold(v) for k, v in dict(body.get("thresholds") or {}).items() if str(v).strip()}
+    mcut = tuple(str(category) for category in body.get("mcut") or ())
+    moved = {**source.policy.thresholds, **values}
+    policy = replace(source.policy, thresholds=moved, mcut=mcut, enabled=body.get("enabled") is not False)
+    name = source.tool.removeprefix(TAGGER)
+    dataset.store.set_policy(source.id, policy, f"{name} {', '.join(f'{k} {v:g}' for k, v in values.items())}".strip())
+    if body.get("keep"):
+        tagger(workspace, name).keep(moved, mcut)
+    return {}
+
+
+def _remove(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    ids = _ids(body)
+    return {"changed": dataset.store.remove_pictures(ids, f"− {len(ids)} ▢") is not None}
+
+
+def _export(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    suffix = ".caption" if body.get("suffix") == ".caption" else ".txt"
+    report = export_sidecars(dataset, view, suffix=suffix, overwrite=bool(body.get("overwrite")))
+    problems = [{"path": path, **problem} for path, problem in report.problems.items()]
+    return {"done": report.done, "unchanged": report.unchanged, "problems": problems}
+
+
+def _scan(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    report = scan(dataset)
+    return {"added": report.added, "gone": report.gone, "problems": len(report.problems)}
+
+
+ACTIONS: dict[str, Action] = {
+    "decide": _decide,
+    "caption": _caption,
+    "bulk": _bulk,
+    "undo": _undo,
+    "redo": _redo,
+    "rules": _rules,
+    "thresholds": _thresholds,
+    "remove": _remove,
+    "export": _export,
+    "scan": _scan,
+}
+
+
+def _ids(body: dict[str, Any]) -> list[int]:
+    return [int(i) for i in body.get("pictures") or ()]

@@ -15,7 +15,7 @@ from engine.settings import checked
 from engine.workspace import BUNDLED, Workspace, replacing
 from taggers.camie import CAMIE
 from taggers.cl_tagger import CL_TAGGER
-from taggers.described import described
+from taggers.described import as_file_error, described
 from taggers.joytag import JOYTAG
 from taggers.onnx_header import OnnxHeader, read_onnx_header
 from taggers.pixai import PIXAI_V09, PIXAI_V10
@@ -88,13 +88,14 @@ class InstalledTagger:
             file.write(own.model_dump_json(indent=2) + "\n")
 
     def _own(self) -> Own:
-        try:
-            data = json.loads(self.own_thresholds.read_text("utf-8"))
-        except FileNotFoundError:
-            return Own()
-        except ValueError as error:
-            raise InvalidSetting(where=self.own_thresholds, name="JSON", value="", reason=str(error)) from error
-        return checked(Own, data if isinstance(data, dict) else {"thresholds": data}, str(self.own_thresholds))
+        with as_file_error(self.own_thresholds):
+            try:
+                data = json.loads(self.own_thresholds.read_text("utf-8"))
+            except FileNotFoundError:
+                return Own()
+            except ValueError as error:
+                raise InvalidSetting(where=self.own_thresholds, name="JSON", value="", reason=str(error)) from error
+            return checked(Own, data if isinstance(data, dict) else {"thresholds": data}, self.own_thresholds.name)
 
 
 def installed(workspace: Workspace) -> list[InstalledTagger]:

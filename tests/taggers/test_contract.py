@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import FileError, SettingsError
+from engine.errors import FileError
 from engine.workspace import Workspace
 from taggers.catalogue import UnknownTagger, installed, tagger
 from taggers.contract import WrongShape, contract
@@ -95,5 +95,5 @@ def test_thresholds_are_kept_with_the_model(workspace: Workspace) -> None:
     assert found.mcut() == ("character",)
     for wrong in ("[1]", "{", '{"treshold": {}}'):
         Path(found.folder, "thresholds.json").write_text(wrong)
-        with pytest.raises(SettingsError, match=r"thresholds\.json"):
+        with pytest.raises(FileError, match=r"thresholds\.json"):
             found.thresholds()

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.errors import InvalidSetting, UnknownSetting
 from engine.models.device import CpuDevice
 from engine.workspace import Workspace
 from taggers.catalogue import TAGGERS, tagger
 from taggers.contract import WrongShape, contract
+from taggers.described import WrongDescription
 from taggers.onnx_tagger import open_session, scores
 from taggers.pixels import load
 from taggers.spec import TaggerSpec, WrongVocabulary
@@ -167,8 +167,8 @@ def test_a_model_may_be_described_beside_it(workspace: Workspace, tmp_path: Path
 def test_a_description_with_a_mistake_says_which(workspace: Workspace) -> None:
     place = write_wd(workspace.models / "taggers" / "own")
     (place / "tagger.toml").write_text('kind = "wd"\nouput = "logit"\n')
-    with pytest.raises(UnknownSetting, match="output"):
+    with pytest.raises(WrongDescription, match="output"):
         tagger(workspace, "own").spec()
     (place / "tagger.toml").write_text('kind = "wd14"\n')
-    with pytest.raises(InvalidSetting, match="wd14"):
+    with pytest.raises(WrongDescription, match="wd14"):
         tagger(workspace, "own").spec()

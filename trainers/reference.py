@@ -44,8 +44,9 @@ trigger_word = "zxq"
 ```
 
 不存在的键会被拒绝，并提示最接近的名称。在同一台机器上，相同的设置、种子和图片会得到逐位相同的 LoRA：
-即使训练曾被终止后恢复、生成过示例图片，或为其他任务让过路。一次训练的全部内容都在 `runs/NAME` 中：设置、开始时的图片与字幕、`metrics.jsonl`、
-示例图片、检查点以及用于恢复的状态。完成的 LoRA 为 `models/loras/NAME.safetensors`。
+即使训练曾被终止后恢复、生成过示例图片，或为其他任务让过路。一次训练的全部内容都在 `runs/NAME` 中：
+设置、开始时的图片与字幕、`metrics.jsonl`、示例图片、检查点以及用于恢复的状态。
+完成的 LoRA 为 `models/loras/NAME.safetensors`。
 """,
 }
 _COLUMNS: dict[Language, str] = {

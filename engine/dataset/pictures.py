@@ -76,20 +76,25 @@ def scan(dataset: Dataset, progress: ProgressSink = silent, *, threads: int = 4)
 def add_upload(dataset: Dataset, name: str, data: bytes) -> str:
     """Take one uploaded picture in under a safe, free name; returns it. Raises the PictureError that says why not.
 
-    The same content under another name is not stored again: its name is returned.
+    The same content under another name is not stored again: its name is returned, and it is taken in again where it had
+    been removed from the dataset.
     """
     clean = safe_name(name)
     if Path(clean).suffix.lower() not in PICTURE_SUFFIXES:
         raise NotAPicture(name=clean, reason=f"only {', '.join(PICTURE_SUFFIXES)}")
     facts = read_facts(data, clean)
     digest = content_hash(data)
-    twin = next((p for p in dataset.store.pictures() if p.hash == digest), None)
+    twin = dataset.store.with_content(digest)
     if twin is not None:
+        dataset.store.return_pictures([twin.id], f"Upload {twin.name} again")
         return twin.path
-    taken = [entry.name for entry in os.scandir(dataset.root)]
-    free = free_name(clean, taken)
-    with replacing(dataset.root / free) as file:
-        file.write(data)
+    free = _claim(dataset.root, clean)
+    try:
+        with replacing(dataset.root / free) as file:
+            file.write(data)
+    except BaseException:
+        (dataset.root / free).unlink(missing_ok=True)
+        raise
     stat = os.stat(dataset.root / free)
     seen = _Seen(free, stat.st_size, stat.st_mtime_ns, digest, facts)
     with dataset.store.writing():
@@ -117,6 +122,17 @@ def thumbnail(dataset: Dataset, picture: Picture, size: int = THUMBNAIL_SIZE) ->
 
 def content_hash(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _claim(root: Path, name: str) -> str:
+    """A free name near `name`, taken at once by an empty file, so that two uploads at a time never share one."""
+    while True:
+        free = free_name(name, [entry.name for entry in os.scandir(root)])
+        try:
+            os.close(os.open(root / free, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            continue
+        return free
 
 
 def _walk(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -127,11 +127,18 @@ class Store(Tables):
 
     def remove_pictures(self, ids: Iterable[int], title: str) -> Event | None:
         """Take pictures out of the dataset. Their files stay where they are."""
+        return self._set_removed(ids, 1, title)
+
+    def return_pictures(self, ids: Iterable[int], title: str) -> Event | None:
+        """Take pictures that were removed in again."""
+        return self._set_removed(ids, 0, title)
+
+    def _set_removed(self, ids: Iterable[int], value: int, title: str) -> Event | None:
         wanted = list(dict.fromkeys(ids))
 
         def make() -> Changes:
             rows = [r for i in wanted for r in self.rows("SELECT id, removed FROM pictures WHERE id=?", i)]
-            return Changes(removed=[(i, removed, 1) for i, removed in rows if not removed])
+            return Changes(removed=[(i, removed, value) for i, removed in rows if removed != value])
 
         return self.edit(title, make)
 

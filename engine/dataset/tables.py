@@ -84,6 +84,11 @@ class Tables(Database):
         found = {r[0]: r for r in self.rows(f"SELECT {columns} FROM pictures p WHERE p.removed=0")}
         return [Picture(*found[i], paths=names) for i, names in paths.items() if i in found]
 
+    def with_content(self, hash: str) -> Picture | None:
+        """The picture with this content, removed ones included, when a file of it is there."""
+        found = self.pictures(row[0] for row in self.rows("SELECT id FROM pictures WHERE hash=?", hash))
+        return found[0] if found and found[0].paths else None
+
     def picture(self, id: int) -> Picture:
         found = self.pictures([id])
         if not found:

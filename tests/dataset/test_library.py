@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
@@ -78,8 +79,14 @@ def test_uploads_never_replace_a_file(dataset: Dataset) -> None:
     assert (dataset.root / "a.png").read_bytes() == before
     assert add_upload(dataset, "other.png", png(1)) == "a (2).png"
     assert scan(dataset).unchanged == 4
+    dataset.store.remove_pictures([4], "Remove")
+    assert add_upload(dataset, "again.png", png(1)) == "a (2).png"
+    assert len(dataset.store.pictures()) == 4
     with pytest.raises(PictureError):
         add_upload(dataset, "x.png", b"no picture")
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda shade: add_upload(dataset, "same.png", png(shade)), range(100, 108)))
+    assert len(set(names)) == 8 and len(dataset.store.pictures()) == 12
     with pytest.raises(PictureError):
         add_upload(dataset, "x.exe", png(2))
     assert not (dataset.root / "x.png").exists()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import Cancelled
 from engine.families.base import Components, LiveLora
 from engine.graph.job import GenerateSettings, Live
 from engine.graph.job import run as run_graph
@@ -45,7 +46,8 @@ class Samples:
         return wanted and any(not self._run.sample_path(step, i).exists() for i in range(len(settings.sample_prompts)))
 
     def draw(self, step: int, trainer: Trainer, checkpoint: Callable[[], None]) -> None:
-        """The pictures of this step that are missing. The trainer must have given its lease up."""
+        """The pictures of this step that are missing; others are let in (`checkpoint`) between two of them. The trainer
+        must have given its lease up."""
         self._run.samples_folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._run.samples_folder / "prompts.json", "w") as file:
             json.dump(self._settings.sample_prompts, file, ensure_ascii=False)
@@ -57,7 +59,7 @@ class Samples:
             if target.exists():
                 continue
             checkpoint()
-            context = _SampleContext(self._ctx, self._run, kept, checkpoint, index, len(self._settings.sample_prompts))
+            context = _SampleContext(self._ctx, self._run, kept, index, len(self._settings.sample_prompts))
             graph = text_to_image(self._picture(prompt, index, target.stem))
             result = run_graph(context, GenerateSettings(prompt=graph, outputs=["7"]))
             (made,) = result["outputs"]["7"]["images"]
@@ -88,9 +90,7 @@ class Samples:
 class _SampleContext:
     """The training's JobContext as a sample's graph sees it: pictures go to the run, progress is the training's."""
 
-    def __init__(
-        self, ctx: JobContext, run: Run, kept: dict[type, Any], checkpoint: Callable[[], None], index: int, total: int
-    ) -> None:
+    def __init__(self, ctx: JobContext, run: Run, kept: dict[type, Any], index: int, total: int) -> None:
         self.job_id = ctx.job_id
         self.client_id = ctx.client_id
         self.attempt = ctx.attempt
@@ -98,14 +98,15 @@ class _SampleContext:
         self.models = ctx.models
         self.kept = kept
         self._ctx = ctx
-        self._checkpoint = checkpoint
         self._place = (index, total)
 
     def progress(self, step: int, total: int, text: str = "", *, phase: str = "", **metrics: float) -> None:
         self._ctx.progress(*self._place, f"{text} {step}/{total}", phase="sample")
 
     def checkpoint(self, save: Callable[[], None] | None = None) -> None:
-        self._checkpoint()
+        """Cancels, and lets nobody in: the LoRA under training acts on the shared base just now."""
+        if self.cancelled:
+            raise Cancelled
 
     @property
     def cancelled(self) -> bool:

@@ -267,6 +267,38 @@ def test_the_last_sample_is_what_generate_gives_with_the_saved_lora(ctx):
     assert not np.array_equal(saved, np.asarray(Image.open(run.sample_path(0, 1))))
 
 
+def test_nobody_is_let_in_while_the_lora_under_training_acts_on_the_shared_base(ctx):
+    settings = tiny_settings(
+        ctx.workspace, steps=1, sample_every=1, sample_prompts=("a", "b"), sample_steps=3, train_text_encoder=True
+    )
+    components = job.load_base(ctx, settings)
+    seen = 0
+
+    def look(ctx: Context) -> None:
+        nonlocal seen
+        with ctx.models.lease(components.model.ref, *components.clip.refs) as leased:
+            assert not any(m._forward_hooks for module in leased.values() for m in module.modules())
+        seen += 1
+
+    ctx.between = look
+    job.run(ctx, settings)
+    assert seen == 5, "before each of four pictures and before the step"
+
+
+def test_a_cancelled_sample_stops_at_once(ctx, monkeypatch):
+    settings = tiny_settings(ctx.workspace, sample_every=1, sample_prompts=("a",), sample_steps=200)
+    progress = ctx.progress
+
+    def cancel(step: int, total: int, text: str = "", *, phase: str = "", **metrics: float) -> None:
+        progress(step, total, text, phase=phase, **metrics)
+        ctx.cancelled = phase == "sample" and "KSampler 3/200" in text
+
+    monkeypatch.setattr(ctx, "progress", cancel)
+    with pytest.raises(Cancelled):
+        job.run(ctx, settings)
+    assert "KSampler 3/200" in ctx.told[-1][2]
+
+
 def test_a_sample_interrupted_by_a_pause_is_made_when_the_run_goes_on(workspace, registry):
     settings = tiny_settings(workspace, steps=2, sample_every=2, sample_prompts=("a cat",), sample_steps=2)
     first = Context(workspace, registry)

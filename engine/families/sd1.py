@@ -162,7 +162,7 @@ class SD1:
         import torch
 
         betas = torch.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000, dtype=torch.float64) ** 2
-        return torch.cumprod(1.0 - betas, dim=0).float()
+        return torch.cumprod(1.0 - betas, dim=0)
 
     def lora_targets(self, module: nn.Module, part: Part, *, linear: bool, conv: bool) -> list[str]:
         """As kohya's: `linear` is all of the attention blocks, their 1x1 convolutions included, `conv` the residual

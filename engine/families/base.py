@@ -202,7 +202,7 @@ class Family(Protocol):
         ...
 
     def alphas_cumprod(self, model: Model) -> torch.Tensor:
-        """(1000,) float64 on the CPU, the noise schedule of the family's training: float32 is coarse at its small end."""
+        """(1000,) float64 on the CPU, the noise schedule of the training; float32 is coarse at its small end."""
         ...
 
     def lora_targets(self, module: nn.Module, part: Part, *, linear: bool, conv: bool) -> list[str]:

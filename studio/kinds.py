@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from engine.dataset.job import MeasureSettings
 from engine.graph.job import GenerateSettings
-from taggers.settings import TagSettings
-
 from engine.jobs.types import JobKind, Priority
+from taggers.settings import TagSettings
 from trainers.settings import TrainSettings
 
 
@@ -16,6 +16,7 @@ def job_kinds() -> Mapping[str, JobKind]:
     kinds = (
         JobKind("generate", "engine.graph.job:run", GenerateSettings, Priority.interactive),
         JobKind("tag", "taggers.job:run", TagSettings, Priority.batch, resumable=True),
+        JobKind("measure", "engine.dataset.job:run", MeasureSettings, Priority.batch, resumable=True),
         JobKind("train", "trainers.job:run", TrainSettings, Priority.train, resumable=True),
     )
     return MappingProxyType({kind.name: kind for kind in kinds})

@@ -42,7 +42,10 @@ def measure(dataset: Dataset, progress: ProgressSink = silent, *, threads: int =
 
 def phash(image: Image.Image) -> int:
     """63 bits: the signs of the lowest frequencies around their median."""
-    grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), np.float64)
+    small = image.convert("L")
+    if small.size != (_SIDE, _SIDE):
+        small = small.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    grey = np.asarray(small, np.float64)
     rows = _cosines()
     low = (rows @ grey @ rows.T)[:8, :8].ravel()[1:]
     return int("".join("1" if bit else "0" for bit in low > np.median(low)), 2)
@@ -90,8 +93,11 @@ def _measured(dataset: Dataset, picture: Picture) -> dict[str, Any]:
     except PictureError as error:
         dataset.store.set_problem(picture.path, error.to_json())
         return {}
-    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return {"phash": phash(image), "mirrored": phash(mirrored), "sharpness": round(sharpness(image), 3)}
+    grey = image.convert("L")
+    grey.thumbnail((_LOOK, _LOOK))
+    small = grey.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    mirrored = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return {"phash": phash(small), "mirrored": phash(mirrored), "sharpness": round(sharpness(grey), 3)}
 
 
 def _cosines() -> np.ndarray:

@@ -42,19 +42,19 @@ class NoLoraYet(InputError):
 
 def build(app: App, pages: Pages) -> None:
     found = {preset.name: preset for preset in presets()}
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320, elem_id="train-form", elem_classes=["ez-form"]):
+    with gr.Row(elem_classes=["ez-train"]):
+        with gr.Column(scale=2, min_width=300, elem_id="train-form", elem_classes=["ez-form"]):
             named = [(T(f"train.preset.{name}"), name) for name in found]
             first = _first_preset(app, found)
             preset = gr.Dropdown(named, value=first, label=T("train.preset"), elem_id="train-preset")
             part("easel-search", target="#train-form")
             fields = _form(app, found[first].settings if first else {})
             start = gr.Button(T("train.start"), variant="primary", elem_id="train-start")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=300, elem_classes=["run"]):
             part("easel-job", kinds="train")
+            use = gr.Button(T("train.use"), elem_id="train-use", size="md")
             part("easel-curve")
             part("easel-samples")
-            use = gr.Button(T("train.use"), elem_id="train-use")
     keep(app, pages.page, "train", fields)
     names = list(fields)
 
@@ -81,7 +81,8 @@ def build(app: App, pages: Pages) -> None:
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     components = list(fields.values())
-    start.click(begin, components, None, **quiet)
+    to_run = "() => document.querySelector('.ez-train .run').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
+    start.click(begin, components, None, **quiet).success(None, None, None, js=to_run)
     preset.input(apply, preset, components, **quiet)
     what = [fields["model"], fields["dataset"], fields["trigger_word"]]
     pages.page.load(lambda: _choices(app), None, what, **quiet)
@@ -135,9 +136,9 @@ def trigger_of(app: App, dataset: str) -> str:
 
 
 def _first_preset(app: App, found: dict[str, Preset]) -> str | None:
-    """On an empty workspace the demo's: its form trains with one click."""
-    only_demo = app.workspace.list_models("checkpoints") == [DEMO_MODEL]
-    return DEMO_PRESET if only_demo and DEMO_PRESET in found else None
+    """The demo's where its model stands in the form: one click trains."""
+    demo = DEMO_MODEL in app.workspace.list_models("checkpoints")
+    return DEMO_PRESET if demo and DEMO_PRESET in found else None
 
 
 def _form(app: App, start: dict[str, Any]) -> dict[str, Component]:

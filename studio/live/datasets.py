@@ -21,8 +21,8 @@ from engine.dataset.export import caption_of, import_sidecars, rules_of
 from engine.dataset.health import health
 from engine.dataset.library import Dataset, Library
 from engine.dataset.pictures import add_upload, scan, thumbnail
-from engine.dataset.query import matching
-from engine.dataset.records import Source
+from engine.dataset.query import BadFilter, matching
+from engine.dataset.records import RATING, Source
 from engine.dataset.review import queue
 from engine.dataset.view import TAGGER, Annotation, View
 from engine.errors import FileError
@@ -95,7 +95,10 @@ def routes(app: App) -> list[BaseRoute]:
     async def show(request: Request) -> Response:
         name, query = request.path_params["name"], request.query_params
         words, order = query.get("filter", ""), query.get("order", "")
-        return JSONResponse(await run_in_threadpool(lambda: _show(*opened.get(name), words, order)))
+        try:
+            return JSONResponse(await run_in_threadpool(lambda: _show(*opened.get(name), words, order)))
+        except BadFilter as error:  # words that are still being typed are no failure
+            return JSONResponse({"wrong": error.to_json()})
 
     async def captions(request: Request) -> Response:
         name, wanted = request.path_params["name"], request.query_params.get("ids", "")
@@ -173,6 +176,7 @@ def _show(dataset: Dataset, view: View, words: str, order: str) -> dict[str, Any
         "tags": [
             {"name": c.name, "shown": pretty(c.name), "n": c.pictures, "filter": f"tag:{_quoted(c.name)}"}
             for c in view.counts(mask)[:MOST_TAGS]
+            if c.category != RATING
         ],
         "rules": rules_of(dataset).model_dump(mode="json"),
         "sources": [_source(source) for source in view.sources() if source.tool.startswith(TAGGER)],
@@ -221,8 +225,13 @@ def _about(dataset: Dataset, view: View, picture_id: int) -> dict[str, Any]:
         "height": picture.height,
         "caption": caption_of(view, rules_of(dataset), picture),
         "text": current.text if current else "",
-        "annotations": [_annotation(one) for one in sorted(annotations, key=lambda a: (not a.present, -a.score))],
+        "annotations": [_annotation(one) for one in sorted(annotations, key=_rank)],
     }
+
+
+def _rank(one: Annotation) -> tuple[bool, bool, float]:
+    """Ratings last, then what does not count, then by score."""
+    return one.category == RATING, not one.present, -one.score
 
 
 def _annotation(one: Annotation) -> dict[str, Any]:

@@ -23,10 +23,8 @@ SAMPLE = re.compile(r"step(\d+)_(\d+)\.(png|webp)$")
 
 def routes(app: App) -> list[BaseRoute]:
     def folder(request: Request) -> Path:
-        path = inside(app.workspace.runs, plain_name(request.path_params["name"]))
-        if not path.is_dir():
-            raise NotFound(what="training run", name=path.name, remedy="It has not started yet, or was deleted.")
-        return path
+        """A run that waits has no folder yet; it has no metrics and no samples, which is no error."""
+        return inside(app.workspace.runs, plain_name(request.path_params["name"]))
 
     async def metrics(request: Request) -> Response:
         return JSONResponse({"rows": await run_in_threadpool(read_metrics, folder(request) / "metrics.jsonl")})

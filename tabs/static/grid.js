@@ -1,7 +1,7 @@
 // <easel-dataset>: the pictures of a dataset in a grid, the tags of the chosen ones with who said so and how sure, and
 // what people do to them with mouse and keyboard. The forms below are in tools.js.
 
-import { BASE, Live, attempt, call, ended, esc, feed, t, toast } from './easel.js';
+import { BASE, Live, attempt, call, ended, esc, feed, lang, t, toast } from './easel.js';
 import { jobHtml, listenForButtons } from './job.js';
 import { changesHtml, rulesOf, toolsHtml } from './tools.js';
 import { VirtualGrid } from './virtual.js';
@@ -54,7 +54,7 @@ class Dataset extends Live {
   }
 
   async use(name) {
-    Object.assign(this, { name, refused: [] });
+    Object.assign(this, { name, refused: [], info: NOTHING });
     this.grid.selected.clear();
     this.keep({ current: name });
     await this.load();
@@ -70,7 +70,9 @@ class Dataset extends Live {
 
   async load() {
     const chosen = new Set(this.ids), words = new URLSearchParams({ filter: this.search.value, order: this.draft.order ?? '' });
-    const info = this.name ? await attempt(call(`${this.path}?${words}`)) : NOTHING;
+    let info = this.name ? await attempt(call(`${this.path}?${words}`)) : NOTHING;
+    this.wrong = info?.wrong;
+    if (this.wrong) info = this.info === NOTHING ? await attempt(call(this.path)) : this.info;
     if (!info) return;
     this.info = info;
     this.stale = new Set(this.captions.keys());
@@ -244,7 +246,7 @@ class Dataset extends Live {
     const writing = event.target.closest('input, textarea, select'), control = event.ctrlKey || event.metaKey;
     if (control && !writing && event.key.toLowerCase() === 'z') { event.preventDefault(); this.step(event.shiftKey ? 'redo' : 'undo'); }
     if (writing || control || event.altKey) return;
-    const open = this.picture?.annotations.find((a) => !a.decision && a.present);
+    const open = this.picture?.annotations.find((a) => !a.decision && a.present && a.category !== 'rating');
     const state = { a: 1, r: -1 }[event.key.toLowerCase()];
     if (state && open) {
       open.decision = state; // so that a quick second key means the next tag
@@ -277,7 +279,8 @@ class Dataset extends Live {
     order.setAttribute('aria-label', t('dataset.order'));
     this.paint(option('', 'dataset.order.name') + option('review', 'dataset.order.review'), order);
     this.querySelector('.keys').textContent = t('dataset.keys');
-    this.querySelector('.n').textContent = none ? '' : t('dataset.count', { n: info.pictures.length, total: info.total ?? 0 });
+    this.querySelector('.n').className = this.wrong ? 'n bad' : 'n';
+    this.querySelector('.n').textContent = none ? '' : this.wrong ? this.wrong[lang()] : t('dataset.count', { n: info.pictures.length, total: info.total ?? 0 });
     this.paint(`<h3>${t('dataset.tags')} (${info.tags.length})</h3><div class="list">${info.tags.map((tag) =>
       `<a href="#" role="button" data-key="${esc(tag.name)}" data-filter="${esc(tag.filter)}">${esc(tag.shown)} <small>${tag.n}</small></a>`).join('')}</div>
       <datalist id="ez-tags">${info.tags.map((tag) => `<option value="${esc(tag.shown)}">`).join('')}</datalist>`, this.querySelector('nav'));

@@ -1,28 +1,29 @@
-"""The gate as a real browser meets it: signing in from elsewhere, and a hostile page that tries what a page can."""
+"""The gate as a real browser meets it: signing in from elsewhere, and a hostile page that tries what a page can.
+
+Chromium takes any name below .localhost to this machine; to the studio it is a stranger's.
+"""
 
 from __future__ import annotations
 
 import http.server
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser
 
 from engine.workspace import Workspace
 from studio.server import asgi_app, open_app
 from studio.settings import StudioSettings
 from tests.studio import small
-from tests.studio.conftest import PATIENCE, Served, running
+from tests.studio.conftest import PATIENCE, Served, running, served, space
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+__all__ = ["served", "space"]  # fixtures
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -58,18 +59,6 @@ const picture = () => new Promise((done) => {
 </script>"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    rules = "--host-resolver-rules=MAP studio.test 127.0.0.1, MAP hostile.test 127.0.0.1"
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=[rules, "--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @contextmanager
 def page_server(folder: Path) -> Iterator[int]:
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
@@ -80,16 +69,16 @@ def page_server(folder: Path) -> Iterator[int]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("home", ["hostile.test", "localhost"])
+@pytest.mark.parametrize("home", ["hostile.localhost", "localhost"])
 def test_a_hostile_page_can_start_stop_read_and_see_nothing(
-    served: Served, browser: Browser, tmp_path: Path, home: str
+    served: Served, chromium: Browser, tmp_path: Path, home: str
 ) -> None:
     """Also from another port of localhost, which browsers call the same site."""
     Image.new("RGB", (2, 2)).save(served.app.workspace.input / "a.png")
     before = served.app.jobs.count()
     (tmp_path / "index.html").write_text(HOSTILE.replace("STUDIO", f"http://localhost:{served.port}"))
     with page_server(tmp_path) as port:
-        page = browser.new_page()
+        page = chromium.new_page()
         page.goto(f"http://{home}:{port}/")
         page.wait_for_function("document.title.startsWith('{')", timeout=PATIENCE * 1000)
         found = json.loads(page.title())
@@ -103,18 +92,18 @@ def test_a_hostile_page_can_start_stop_read_and_see_nothing(
     }
 
 
-def test_from_elsewhere_one_signs_in_and_the_page_works_behind_it(browser: Browser, tmp_path: Path) -> None:
+def test_from_elsewhere_one_signs_in_and_the_page_works_behind_it(chromium: Browser, tmp_path: Path) -> None:
     passwords: list[str] = []
     app = open_app(Workspace(tmp_path), StudioSettings(), small.KINDS, passwords.append, "tests.studio.small:setup")
     app.supervisor.start()
     try:
         with running(asgi_app(app)) as port:
-            context = browser.new_context(locale="zh-CN")
+            context = chromium.new_context(locale="zh-CN")
             page = context.new_page()
             problems: list[str] = []
             page.on("response", lambda r: problems.append(f"{r.status} {r.url}") if r.status in (401, 403) else None)
-            page.goto(f"http://studio.test:{port}/?x=1")
-            assert page.url == f"http://studio.test:{port}/login?next=%2F%3Fx%3D1"
+            page.goto(f"http://studio.localhost:{port}/?x=1")
+            assert page.url == f"http://studio.localhost:{port}/login?next=%2F%3Fx%3D1"
             assert len(passwords) == 1 and "登录" in page.content()
             page.fill("#password", "wrong one")
             page.click("button")
@@ -122,7 +111,7 @@ def test_from_elsewhere_one_signs_in_and_the_page_works_behind_it(browser: Brows
             page.fill("#password", passwords[0])
             page.click("button")
             page.wait_for_selector("gradio-app .tabs, gradio-app [role=tablist]", timeout=PATIENCE * 1000)
-            assert page.url == f"http://studio.test:{port}/?x=1"
+            assert page.url == f"http://studio.localhost:{port}/?x=1"
             sid = page.evaluate(
                 "new Promise((done) => { const s = new WebSocket('ws://' + location.host + '/ws?clientId=me');"
                 " s.onmessage = (m) => done(JSON.parse(m.data).data.sid); s.onerror = () => done('refused'); })"

@@ -1,5 +1,41 @@
-"""For all tests: threads of OpenMP sleep while they wait. Spinning ones starve each other where cores are few."""
+"""For all tests: OpenMP's threads sleep while they wait, and there is one Chromium for everybody who looks at pages."""
+
+from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported, also by processes of tests
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ARTEFACTS = Path(__file__).parent / "artefacts"
+
+# Read when torch is first imported, also by processes of tests. Spinning threads starve each other where cores are few.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.fail("Chromium is needed for the browser tests: apt-get install chromium, or set CHROMIUM to its path.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> Path:
+    ARTEFACTS.mkdir(exist_ok=True)
+    return ARTEFACTS

@@ -1,11 +1,10 @@
-"""A real studio on a free port with a workspace of its own, and Chromium to look at it."""
+"""A real studio on a free port with a workspace of its own. Chromium is in tests/conftest.py: there can be only one."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
-ARTEFACTS = Path(__file__).resolve().parent.parent / "artefacts"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -85,31 +82,11 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.fail("Chromium is needed for the browser tests: apt-get install chromium, or set CHROMIUM to its path.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     studio = start_studio(tmp_path_factory.mktemp("studio") / "workspace")
     studio.wait_for_worker()
     yield studio
     studio.stop()
-
-
-@pytest.fixture(scope="session")
-def artefacts() -> Path:
-    ARTEFACTS.mkdir(exist_ok=True)
-    return ARTEFACTS
 
 
 UNTRANSLATED = re.compile(

@@ -8,25 +8,47 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
 from engine.workspace import Workspace
+from studio import presence
 from studio.server import asgi_app, open_app
 from studio.settings import StudioSettings
 from tests.studio import small
 from tests.studio.conftest import PATIENCE, Served, running, served, space
+from tests.studio.test_serve import studio
 
 __all__ = ["served", "space"]  # fixtures
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+JOBS: dict[str, dict[str, Any]] = {
+    "generate": {
+        "prompt": {
+            "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+        }
+    },
+    "tag": {"dataset": "bbdr", "tagger": "tagger"},
+    "train": {
+        "model": "easel-demo.safetensors",
+        "dataset": "bbdr",
+        "trigger_word": "bbdr",
+        "resolution": 128,
+        "steps": 2,
+        "rank": 2,
+    },
+}
 HOSTILE = """<!doctype html><title>hostile</title><body><script>
 const studio = 'STUDIO', found = {};
 async function attempt(name, work) { try { found[name] = await work(); } catch (error) { found[name] = 'refused'; } }
@@ -122,3 +144,31 @@ def test_from_elsewhere_one_signs_in_and_the_page_works_behind_it(chromium: Brow
     finally:
         app.supervisor.stop()
         app.jobs.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
+def test_after_every_tab_and_one_job_of_each_kind_the_server_still_holds_no_torch(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    with studio(tmp_path, "--device", "cpu") as (process, found):
+        page = chromium.new_page()
+        page.goto(found.url)
+        tabs = page.locator("#ez-tabs [role=tab]")
+        tabs.first.wait_for(timeout=PATIENCE * 1000)
+        for number in range(tabs.count()):
+            tabs.nth(number).click()
+        page.close()
+        presence.call(found, "POST", "/studio/datasets/demo", {})
+        for kind, settings in JOBS.items():
+            if kind == "generate":
+                presence.call(found, "POST", "/prompt", settings)
+            else:
+                presence.call(found, "POST", "/studio/jobs", {"kind": kind, "settings": settings})
+        end = time.monotonic() + 400
+        while (jobs := presence.call(found, "GET", "/studio/jobs")) and not all(job["finished"] for job in jobs):
+            assert time.monotonic() < end, [(job["kind"], job["state"], job["progress"]) for job in jobs]
+            time.sleep(0.5)
+        assert {job["kind"]: job["state"] for job in jobs} == dict.fromkeys(JOBS, "done"), jobs
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        assert not [library for library in ("libtorch", "libc10", "onnxruntime") if library in maps]
+        assert psutil.Process(process.pid).memory_info().rss <= 300e6

@@ -77,6 +77,10 @@ def test_kills_crashes_pauses_and_pictures_leave_a_training_as_it_would_have_bee
         assert done.state == JobState.done, done.error
         assert supervisor.store.get(training).state == JobState.running, "pictures are made between two steps"
 
+    supervisor.store.pause(training)
+    until(lambda: supervisor.store.get(training).state == JobState.paused)
+    assert supervisor.wait(draw(supervisor, 4).id, PATIENCE).state == JobState.done
+    supervisor.store.resume(training)
     until(lambda: steps_done(supervisor, training) >= 9)
     os.kill(supervisor.request("pid"), signal.SIGKILL)
     until(lambda: supervisor.store.get(training).attempts == 2 and steps_done(supervisor, training) >= 10)

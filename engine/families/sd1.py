@@ -187,6 +187,11 @@ class SD1:
         from engine.weights.load import open_header
 
         header = open_header(path, allow_pickle=allow_pickle)
+        seems = TITLES[lora_family(header)]
+        if clip is None and lora.is_lora(header):
+            header = lora.without_text(header)
+            if not header.tensors:
+                return lora.LoraFile({})  # a LoRA of the text encoder alone does nothing to a model
         tables: dict[str, dict[str, str]] = {}
         shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
         if model is not None:
@@ -195,7 +200,7 @@ class SD1:
         if clip is not None:
             tables["text_encoder"] = lora.clip_names(clip.modules[0], keymaps.clip_text_map())
             shapes["text_encoder"] = clip.modules[0]
-        return lora.read_lora(header, tables, shapes, TITLES[lora_family(header)])
+        return lora.read_lora(header, tables, shapes, seems)
 
 
 def _layout(header: Header) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +36,8 @@ _SUFFIXES: tuple[tuple[str, Matrix], ...] = (
 )  # fmt: skip
 _OTHER = re.compile(r"\.(hada_w[12]_[ab]|hada_t[12]|lokr_w[12](_[ab])?|lokr_t2|oft_blocks|diff|diff_b|w_norm|b_norm|"
                     r"a1\.weight|a2\.weight|b1\.weight|b2\.weight|set_weight|reshape_weight)$")  # fmt: skip
+
+_TEXT = re.compile(r"lora_te\d?_|text_encoders?(_\d)?\.|(base_model\.model\.)?text_model\.")
 
 
 class NoLora(FileError):
@@ -87,6 +89,11 @@ def split_key(key: str) -> tuple[str, Matrix] | None:
 
 def is_lora(header: Header) -> bool:
     return any((found := split_key(name)) and found[1] != "alpha" for name in header.tensors)
+
+
+def without_text(header: Header) -> Header:
+    """The header without the text encoder's part of a LoRA: for a model that is loaded alone."""
+    return replace(header, tensors={name: info for name, info in header.tensors.items() if not _TEXT.match(name)})
 
 
 def unet_names(modules: Iterable[str], keymap: KeyMap) -> dict[str, str]:

@@ -122,6 +122,15 @@ def test_a_long_prompt_is_several_chunks_in_a_row(tiny: Components, manager: Mod
     torch.testing.assert_close(both[:, 77:], encode(manager, tiny.clip, "dog"))
 
 
+def test_a_prompt_of_many_chunks_goes_through_in_parts(
+    tiny: Components, manager: ModelManager, monkeypatch: pytest.MonkeyPatch
+):
+    text = "a (cat:1.2) " * 200
+    at_once = encode(manager, tiny.clip, text)
+    monkeypatch.setattr("engine.families.parts.clip.CHUNKS_AT_ONCE", 2)
+    torch.testing.assert_close(encode(manager, tiny.clip, text), at_once)
+
+
 def test_clip_skip_is_the_norm_of_an_earlier_layer(tiny: Components, manager: ModelManager):
     text = tiny_modules()[2]
     ids = torch.tensor([[tiny.clip.tokenizers[0].start, *[tiny.clip.tokenizers[0].end] * 76]])

@@ -117,6 +117,12 @@ def test_a_lora_for_the_model_alone(ctx: Context, parts: Components):
     assert list(model.adapters[0].entries) == ["mid_block.attentions.0.transformer_blocks.0.attn2.to_q"]
 
 
+def test_a_lora_of_the_text_encoder_alone_does_nothing_to_a_model(ctx: Context, parts: Components):
+    text = {f"{TEXT}.lora_down.weight": torch.ones(2, 32), f"{TEXT}.lora_up.weight": torch.ones(64, 2)}
+    save_file(text, ctx.workspace.models / "loras" / "text.safetensors")
+    assert lora_loader_model_only(ctx, parts.model, "text.safetensors", 1.0) == (parts.model,)
+
+
 def test_loras_that_do_not_fit_are_refused(ctx: Context, parts: Components):
     folder = ctx.workspace.models / "loras"
     flux = "lora_unet_double_blocks_0_img_attn_qkv"

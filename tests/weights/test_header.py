@@ -3,9 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine.errors import FileError, NotFound
 from engine.weights.header import EmptyFile, NotSafetensors, PickleFile, Truncated, read_folder, read_header
+from engine.weights.identify import identify
 from tests.weights.files import empty_tensors, with_header
 
 GOOD = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
@@ -81,6 +84,28 @@ def test_a_pickle_is_refused(tmp_path: Path, make):
 def test_a_wrong_header_is_refused(tmp_path: Path, header):
     with pytest.raises(NotSafetensors):
         read_header(with_header(tmp_path / "a.safetensors", header, bytes(8)))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_are_a_header_or_an_error_with_words(tmp_path: Path, data: bytes, framed: bool):
+    path = tmp_path / "any.safetensors"
+    path.write_bytes(len(data).to_bytes(8, "little") + data if framed else data)
+    try:
+        identify(read_header(path))
+    except FileError as error:
+        assert str(path) in error.text("en") and str(path) in error.text("zh")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner)
+                    | st.dictionaries(st.sampled_from(["a", "dtype", "shape", "data_offsets", "__metadata__", "F32"]),
+                                      inner)))  # fmt: skip
+def test_any_json_is_a_header_or_an_error_with_words(tmp_path: Path, header):
+    try:
+        identify(read_header(with_header(tmp_path / "any.safetensors", header, bytes(16))))
+    except FileError as error:
+        assert "any.safetensors" in error.text("zh")
 
 
 def test_an_absurd_header_length_is_not_read(tmp_path: Path):

@@ -17,6 +17,7 @@ from engine.families.parts.tokenizer import ClipTokenizer
 from engine.weights.load import open_header, read_tensors
 from engine.workspace import inside
 
+CHUNKS_AT_ONCE = 32  # a pasted book must not take all memory
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +46,9 @@ def encode_prompt(
     chunks = chunks_of(text, tokenizer, embed, length)
     weighted = any(token.weight != 1.0 for chunk in chunks for token in chunk)
     batch = [*chunks, *chunks_of("", tokenizer, embed, length)] if weighted else chunks
-    hidden, pooled = run(model, *_inputs(model, batch), stop_at_layer)
+    slices = [batch[i : i + CHUNKS_AT_ONCE] for i in range(0, len(batch), CHUNKS_AT_ONCE)]
+    results = [run(model, *_inputs(model, part), stop_at_layer) for part in slices]
+    hidden, pooled = (torch.cat(tensors) for tensors in zip(*results, strict=True))
     if weighted:
         weights = torch.tensor([[token.weight for token in chunk] for chunk in chunks]).to(hidden)[..., None]
         empty, hidden = hidden[-1:], hidden[:-1]

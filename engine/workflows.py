@@ -34,7 +34,6 @@ class PictureSettings:
     loras: tuple[LoraChoice, ...] = ()
     image: str = ""  # a name in the input folder
     filename_prefix: str = "Easel"
-    live_lora: str = ""  # a training run whose LoRA, as it is now, acts as well
 
 
 def text_to_image(settings: PictureSettings) -> Prompt:
@@ -53,9 +52,6 @@ def text_to_image(settings: PictureSettings) -> Prompt:
             strength_clip=lora.strength_clip,
         )
         model, clip = [key, 0], [key, 1]
-    if s.live_lora:
-        prompt["live"] = _node("LiveLora", model=model, clip=clip, run=s.live_lora)
-        model, clip = ["live", 0], ["live", 1]
     prompt["2"] = _node("CLIPTextEncode", text=s.positive, clip=clip)
     prompt["3"] = _node("CLIPTextEncode", text=s.negative, clip=clip)
     if s.image:

@@ -3,6 +3,7 @@ from. The server imports nothing of this; it runs in the worker."""
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -11,7 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from engine.errors import SettingsError
+from engine.errors import DiskFull, SettingsError
 from engine.families.base import Components
 from engine.families.discover import family_of
 from engine.jobs.types import JobContext
@@ -180,8 +181,13 @@ class _Training:
         self.ctx.saved()
 
     def _log(self, **values: float) -> None:
-        self._metrics.write(json.dumps({"step": self.step, **values, "time": time.time()}) + "\n")
-        self._metrics.flush()
+        try:
+            self._metrics.write(json.dumps({"step": self.step, **values, "time": time.time()}) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise DiskFull(path=self.folder.metrics_file, need=str(error)) from error
         if self._board:
             for name, value in values.items():
                 self._board.add_scalar(name, value, self.step)

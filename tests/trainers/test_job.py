@@ -26,7 +26,10 @@ from tests.families.tiny import make_tiny_sd1
 from tests.trainers.conftest import Context, tiny_settings
 from trainers import job
 from trainers.cache import Latents
+from trainers.data import NoPictures
 from trainers.job import BucketStep
+from trainers.loop import LossNotFinite
+from trainers.optimizers import NoEightBit
 from trainers.runs import Run, run_of
 
 FULL: dict[str, Any] = {
@@ -403,6 +406,25 @@ def test_a_bucket_step_that_the_vae_can_not_divide_is_refused(ctx):
     make_tiny_sd1(ctx.workspace.models / "checkpoints" / "deep.safetensors", vae_levels=5)
     with pytest.raises(BucketStep, match="multiple of 16"):
         job.run(ctx, tiny_settings(ctx.workspace, model="deep.safetensors", bucket_step=8))
+
+
+def test_an_optimiser_that_is_not_there_is_refused_and_nothing_stays_leased(ctx):
+    with pytest.raises(NoEightBit, match="it needs a CUDA device, and this run is on cpu"):
+        job.run(ctx, tiny_settings(ctx.workspace, optimizer="adamw8bit"))
+    assert all(model["leases"] == 0 for model in ctx.models.snapshot()["models"])
+
+
+def test_a_loss_that_is_no_number_ends_the_run_in_clear_words(ctx, monkeypatch):
+    monkeypatch.setattr("trainers.loop.objective.loss_weight", lambda *_: torch.full((1,), float("nan")))
+    with pytest.raises(LossNotFinite, match="nan at step 1"):
+        job.run(ctx, tiny_settings(ctx.workspace))
+
+
+def test_a_dataset_without_pictures_leaves_no_run_behind(ctx):
+    (ctx.workspace.root / "empty").mkdir()
+    with pytest.raises(NoPictures):
+        job.run(ctx, tiny_settings(ctx.workspace, dataset=str(ctx.workspace.root / "empty")))
+    assert list(ctx.workspace.runs.iterdir()) == []
 
 
 def test_the_file_says_what_it_is_in_the_words_of_the_field(ctx):

@@ -270,7 +270,7 @@ def _number(form: dict[str, Any], name: str) -> float:
 
 def _seed(text: Any) -> int:
     try:
-        seed = int(str(text).strip() or -1)
+        seed = int(str("" if text is None else text).strip() or -1)
     except ValueError:
         seed = -2
     if not -1 <= seed <= LARGEST_SEED:

@@ -12,8 +12,8 @@ const BUTTONS = {
 export function progressWords(job) {
   const p = job.progress ?? {}, parts = [];
   if (p.total) parts.push(`${p.step} / ${p.total}`);
-  for (const [name, value] of Object.entries(p.metrics ?? {})) parts.push(`${named('metric', name)} ${Number(value).toPrecision(4)}`);
-  if (p.text) parts.push(p.text);
+  for (const [name, value] of Object.entries(p.metrics ?? {})) parts.push(`${named('metric', name)} ${Number(Number(value).toPrecision(4))}`);
+  if (p.text && !Object.keys(p.metrics ?? {}).some((name) => p.text.startsWith(name))) parts.push(p.text);
   if (job.state === 'running' && p.eta != null) parts.push(t('job.left', { time: clock(p.eta) }));
   return parts.join(' · ');
 }

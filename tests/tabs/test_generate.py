@@ -1,0 +1,136 @@
+"""The Generate tab's sums: its form becomes settings, and a picture becomes a form again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from engine.errors import FileError
+from engine.families.base import Defaults, Detected
+from engine.graph.metadata import Metadata, save_picture
+from engine.workflows import LoraChoice, PictureSettings, text_to_image
+from studio.app import App
+from tabs import generate
+from tabs.generate import BadSeed, NoModel, NoNumber, NoSettings, fill, picture_settings, restored
+
+FORM: dict[str, Any] = {
+    "ckpt_name": "easel-demo.safetensors",
+    "positive": "a red star",
+    "negative": None,
+    "lora_name": "",
+    "lora_strength": 1.0,
+    "width": 128,
+    "height": 96,
+    "batch_size": 2,
+    "seed": "7",
+    "steps": 16,
+    "cfg": 5,
+    "sampler_name": "euler",
+    "scheduler": "normal",
+    "denoise": 0.6,
+    "image": "",
+}
+
+
+def picture(path: Path, metadata: Metadata) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        save_picture(Image.new("RGB", (8, 8), "red"), file, "PNG", metadata)
+    return path
+
+
+def test_a_form_becomes_settings(app: App) -> None:
+    settings = picture_settings(app, FORM)
+    assert settings == PictureSettings(
+        "easel-demo.safetensors", "a red star", "", 128, 96, 2, 7, 16, 5.0, "euler", "normal", 1.0
+    )
+
+
+def test_a_vae_of_another_factor_is_reckoned_with(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Detected("sd1", "ldm", "eps", Defaults(64, 64), factor=4)
+    monkeypatch.setattr(generate, "model_info", lambda app, name: told)
+    settings = picture_settings(app, FORM | {"width": 64, "height": 48})
+    assert (settings.width, settings.height) == (
+        128,
+        96,
+    )  # EmptyLatentImage divides by 8, this VAE makes 4 of each cell
+
+
+def test_denoise_counts_only_with_a_start_picture(app: App) -> None:
+    assert picture_settings(app, FORM).denoise == 1.0
+    assert picture_settings(app, FORM | {"image": "a.png"}).denoise == 0.6
+
+
+def test_a_lora_is_taken_with_its_strength_and_none_needs_none(app: App) -> None:
+    assert picture_settings(app, FORM | {"lora_name": "x.safetensors", "lora_strength": -0.5}).loras == (
+        LoraChoice("x.safetensors", -0.5, -0.5),
+    )
+    assert picture_settings(app, FORM | {"lora_strength": None}).loras == ()
+
+
+@pytest.mark.parametrize("seed", ["banana", "-2", "1.5", str(2**64)])
+def test_a_wrong_seed_is_refused_in_both_languages(app: App, seed: str) -> None:
+    with pytest.raises(BadSeed) as refused:
+        picture_settings(app, FORM | {"seed": seed})
+    assert seed in refused.value.text("en") and f"不能使用种子“{seed}”" in refused.value.text("zh")
+
+
+def test_minus_one_and_nothing_draw_a_seed(app: App) -> None:
+    drawn = {picture_settings(app, FORM | {"seed": seed}).seed for seed in ("-1", "", " ", None)}
+    assert len(drawn) == 4 and all(0 <= seed < 2**48 for seed in drawn)
+
+
+def test_the_largest_seed_keeps_every_digit(app: App) -> None:
+    assert picture_settings(app, FORM | {"seed": str(2**64 - 1)}).seed == 2**64 - 1
+
+
+def test_an_empty_number_and_no_model_are_refused(app: App) -> None:
+    with pytest.raises(NoNumber, match="'steps' is empty"):
+        picture_settings(app, FORM | {"steps": None})
+    with pytest.raises(NoModel):
+        picture_settings(app, FORM | {"ckpt_name": None})
+
+
+def test_a_broken_checkpoint_does_not_stop_the_page(app: App) -> None:
+    broken = app.workspace.models / "checkpoints" / "a broken one.safetensors"
+    broken.parent.mkdir(parents=True, exist_ok=True)
+    broken.write_text("hello")
+    assert generate._first_model(app)[0] == "easel-demo.safetensors"
+    with pytest.raises(FileError):
+        picture_settings(app, FORM | {"ckpt_name": broken.name})
+
+
+def test_a_picture_brings_its_form_back(app: App) -> None:
+    settings = picture_settings(app, FORM | {"lora_name": "x.safetensors", "lora_strength": 0.5})
+    path = picture(app.workspace.output / "a.png", Metadata(prompt=text_to_image(settings)))
+    found = restored(app, path)
+    assert {name: found[name] for name in ("positive", "seed", "width", "height", "steps", "cfg")} == {
+        "positive": "a red star", "seed": "7", "width": 128, "height": 96, "steps": 16, "cfg": 5.0,
+    }  # fmt: skip
+    assert (found["lora_name"], found["lora_strength"]) == ("x.safetensors", 0.5)
+
+
+def test_a_picture_of_another_program_brings_what_its_text_says(app: App) -> None:
+    text = "a fox\nNegative prompt: blurry\nSteps: 30, Sampler: DPM++ 2M, CFG scale: 6.5, Seed: 42, Size: 512x768"
+    found = restored(app, picture(app.workspace.output / "b.png", Metadata(parameters=text)))
+    assert found["positive"] == "a fox" and found["negative"] == "blurry"
+    assert (found["steps"], found["cfg"], found["seed"], found["width"], found["height"]) == (30, 6.5, "42", 512, 768)
+    assert found["sampler_name"] == "dpmpp_2m" and "ckpt_name" not in found
+
+
+def test_a_picture_without_settings_says_so(app: App) -> None:
+    with pytest.raises(NoSettings, match=r"c\.png does not say how it was made"):
+        restored(app, picture(app.workspace.output / "c.png", Metadata()))
+
+
+def test_a_start_picture_is_copied_to_the_inputs_and_never_over_another(app: App) -> None:
+    sent = {"to": "send.img2img", "filename": "d.png", "subfolder": "", "type": "output"}
+    picture(app.workspace.output / "d.png", Metadata(parameters="one"))
+    assert fill(app, ["image"], sent) == ["d.png"]
+    assert fill(app, ["image"], sent) == ["d.png"]
+    picture(app.workspace.output / "d.png", Metadata(parameters="two"))
+    assert fill(app, ["image"], sent) == ["d (2).png"]
+    assert sorted(path.name for path in app.workspace.input.iterdir()) == ["d (2).png", "d.png"]

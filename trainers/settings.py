@@ -7,6 +7,7 @@ Presets are TOML files in configs/train: partial settings over the defaults. Tor
 from __future__ import annotations
 
 import json
+import logging
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine.errors import SettingsError
 from engine.settings import checked, read_toml
+
+_log = logging.getLogger(__name__)
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs" / "train"
 SECTIONS = ("what", "lora", "optimiser", "pictures", "captions", "objective", "prior", "memory", "output", "samples")
@@ -457,8 +460,14 @@ class _PresetFile(TrainSettings):
 
 
 def presets(folder: Path = PRESETS) -> list[Preset]:
-    """Every preset of a folder, by file name."""
-    return [read_preset(path) for path in sorted(folder.glob("*.toml"))]
+    """Every preset of a folder, by file name. One that can't be read is left out with a line in the log."""
+    found = []
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            found.append(read_preset(path))
+        except SettingsError as error:  # the page must come up all the same
+            _log.error("the preset %s is left out: %s", path, error)
+    return found
 
 
 def read_preset(path: Path) -> Preset:

@@ -82,3 +82,11 @@ def test_bucket_sides_must_enclose_the_resolution():
     with pytest.raises(BucketRange, match="min_bucket 600"):
         TrainSettings(min_bucket=600)
     assert TrainSettings(resolution=512).bucket_range == (256, 1024)
+
+
+def test_a_preset_that_cannot_be_read_is_left_out_of_the_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "good.toml").write_text("rank = 4\n")
+    (tmp_path / "mistyped.toml").write_text("rnak = 4\n")
+    (tmp_path / "broken.toml").write_text("rank = 4\nrank = 5\n")
+    assert [preset.name for preset in presets(tmp_path)] == ["good"]
+    assert "Did you mean 'rank'?" in caplog.text and "broken.toml" in caplog.text

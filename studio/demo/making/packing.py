@@ -2,7 +2,7 @@
 
 What the shapes of the weights cannot tell is in the file's metadata: `easel.unet`, `easel.vae` and
 `easel.text_encoder` hold fields of the diffusers and transformers configurations as JSON, `easel.tokenizer` the
-vocabulary. docs/demo.md describes them.
+vocabulary, `easel.defaults` what a form starts with, `easel.latent_rgb` the fit for previews; see docs/demo.md.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from studio.demo.making import autoencoder, denoiser
+from studio.demo.making.latent_rgb import fit_latent_rgb
 from studio.demo.making.ldm_keys import is_vae_attention, text_key, unet_key, vae_key
 from studio.demo.making.vocabulary import Vocabulary
 
 RESOLUTION = 128
+DEFAULTS = {"steps": 16, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,14 @@ def _metadata(model: Model) -> dict[str, str]:
     text: CLIPTextConfig = model.text.config
     special = {name: getattr(text, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     unet = {"attention_head_dim": denoiser.HEADS, "norm_num_groups": denoiser.GROUPS, "sample_size": RESOLUTION // 8}
-    configs: dict[str, dict[str, Any]] = {
+    rgb = fit_latent_rgb(model.vae, RESOLUTION)
+    configs: dict[str, Any] = {
         "easel.unet": unet,
         "easel.vae": {"norm_num_groups": autoencoder.GROUPS, "sample_size": RESOLUTION},
         "easel.text_encoder": {"num_attention_heads": text.num_attention_heads, **special},
         "easel.tokenizer": asdict(model.vocabulary),
+        "easel.defaults": DEFAULTS,
+        "easel.latent_rgb": rgb,
     }
     return {
         "modelspec.sai_model_spec": "1.0.0",

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from engine.errors import InvalidSetting, UnknownSetting
@@ -32,7 +34,7 @@ def test_settings_written_as_toml_read_back_equal(tmp_path):
 
 
 def test_every_preset_validates():
-    found = presets()
+    found = [read_preset(path) for path in PRESETS.glob("*.toml")]
     assert {p.name for p in found} >= {"sd1-character", "sd1-style", "demo-bbdr"}
     for preset in found:
         assert preset.title and preset.title_zh != preset.title

@@ -76,11 +76,14 @@ def compare(path: Path, components: Components, parts: Sequence[TrainedPart], se
     """Raises ExportDiffers when the file does not add to each module what the adapters add."""
     found = components.model.family.read_lora(path, components.model, components.clip)
     tolerance = TOLERANCE[DTYPES[settings.save_dtype]]
+    scale = settings.scale_alpha / settings.rank
     for part in parts:
-        for name, down, up in part.pairs():
-            wanted = _delta(down.detach().cpu(), up.detach().cpu(), settings.scale_alpha / settings.rank)
+        trained = {name: _delta(down.detach().cpu(), up.detach().cpu(), scale) for name, down, up in part.pairs()}
+        largest = max((float(delta.abs().max()) for delta in trained.values()), default=0.0)
+        for name, wanted in trained.items():
             entry = found.entries.get(part.part, {}).get(name)
-            difference = _distance(_delta(entry.down, entry.up, entry.scale), wanted) if entry else float("inf")
+            read = _delta(entry.down, entry.up, entry.scale) if entry else None
+            difference = _distance(read, wanted, largest / 4) if read is not None else float("inf")
             if not difference <= tolerance:
                 raise ExportDiffers(path=path, module=name, difference=difference)
 
@@ -154,10 +157,12 @@ def _delta(down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
     return scale * (up.flatten(1).float() @ down.flatten(1).float())
 
 
-def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Largest difference, as a part of the largest number."""
-    size = float(other.abs().max())
-    return float((one - other).abs().max()) / size if size else float(one.abs().max())
+def _distance(one: torch.Tensor, other: torch.Tensor, least: float) -> float:
+    """Largest difference, as a part of the largest number or of `least`, whichever is more: a module that hardly learned
+    may vanish below the smallest number of the file's type, which is no loss beside what the others add."""
+    size = max(float(other.abs().max()), least)
+    difference = float((one - other).abs().max())
+    return difference / size if size else difference
 
 
 def _body(data: bytes) -> bytes:

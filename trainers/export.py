@@ -158,8 +158,8 @@ def _delta(down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor, least: float) -> float:
-    """Largest difference, as a part of the largest number or of `least`, whichever is more: a module that hardly learned
-    may vanish below the smallest number of the file's type, which is no loss beside what the others add."""
+    """Largest difference, as a part of the largest number or of `least` if that is more: a module that hardly learned
+    may vanish below the smallest number of the file's type, which is no loss beside what others add."""
     size = max(float(other.abs().max()), least)
     difference = float((one - other).abs().max())
     return difference / size if size else difference

@@ -246,7 +246,8 @@ class _Judge:
         except (ValueError, TypeError, OverflowError) as problem:
             message = f"Failed to convert an input value to a {kind} value"
             details = f"{rule.name}, {str(value)[:200]}, {problem}"
-            about = {"received_value": value, "exception_message": str(problem)}
+            shown = str(value) if isinstance(value, float) else value  # JSON has no infinity
+            about = {"received_value": shown, "exception_message": str(problem)}
             self._add(node_id, "invalid_input_type", message, details, rule, **about)
             return value
         if rule.problem:
@@ -416,8 +417,8 @@ def _coerce(kind: Any, value: Any, required: bool) -> Any:
             return value if type(value) is int else int(value)
         case "FLOAT":
             number = value if type(value) is float else float(value)
-            if math.isnan(number):
-                raise ValueError("it is not a number (NaN)")
+            if not math.isfinite(number):
+                raise ValueError("it is not a finite number")
             return number
         case "STRING":
             return value if type(value) is str else str(value)

@@ -175,7 +175,8 @@ def _job_row(job: Job, whole: bool = False) -> dict[str, Any]:
         for item in output.get(media, [])
         if isinstance(item, dict)
     ]
-    workflow = (job.settings.get("extra_data") or {}).get("extra_pnginfo", {}).get("workflow") or {}
+    information = (job.settings.get("extra_data") or {}).get("extra_pnginfo")
+    workflow = information.get("workflow") if isinstance(information, dict) else None
     row: dict[str, Any] = {
         "id": job.id,
         "status": _STATUS[job.state],

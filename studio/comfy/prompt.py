@@ -134,14 +134,20 @@ def _wrong_fields(body: dict[str, Any]) -> dict[str, Any] | None:
         return request_error("invalid_prompt_id", "prompt_id must be a UUID in its canonical, lower-case form")
     if targets is not None and not (isinstance(targets, list) and all(isinstance(t, str) for t in targets)):
         return request_error("invalid_request", "partial_execution_targets must be a list of node ids")
-    if not isinstance(body.get("extra_data") or {}, dict):
-        return request_error("invalid_request", "extra_data must be an object")
+    extra = body.get("extra_data") or {}
+    if not isinstance(extra, dict) or not isinstance(_or_empty(extra.get("extra_pnginfo")), dict):
+        return request_error("invalid_request", "extra_data and its extra_pnginfo must be objects")
     client_id = body.get("client_id")
     if client_id is not None and (not isinstance(client_id, str) or len(client_id) > 200):
         return request_error("invalid_request", "client_id must be a string of at most 200 characters")
-    if "number" in body and (isinstance(body["number"], bool) or not isinstance(body["number"], int | float)):
-        return request_error("invalid_request", "number must be a number")
+    number = body.get("number", 0)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not -(2**53) <= number <= 2**53:
+        return request_error("invalid_request", "number must be a number, at most 2**53")
     return None
+
+
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value  # null is what some clients send for nothing
 
 
 def _is_uuid(value: Any) -> bool:

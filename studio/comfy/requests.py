@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,17 @@ def _parse(body: bytes) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if not math.isfinite(number):
+            raise ValueError(f"{digits[:40]} is too large for a number")
+        return number
+
     try:
-        return json.loads(body, parse_constant=refuse)
+        text = body.decode(json.detect_encoding(body))
+        value = json.loads(text, parse_constant=refuse, parse_float=finite)
+        if "\\u" in text:  # half a surrogate pair is no text that could be kept or sent on
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise NotJson(reason=str(error)[:200]) from error

@@ -1,0 +1,62 @@
+"""What a hostile or broken client, or a workspace with odd files in it, must not be able to do."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+
+PROMPT = {
+    "1": {"class_type": "Number", "inputs": {"value": 3}},
+    "2": {"class_type": "Show", "inputs": {"value": ["1", 0]}},
+}
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", '"\\ud800"', '{"\\udfff": 1}'])
+def test_numbers_without_end_and_halves_of_characters_are_no_json(client: httpx.Client, value: str) -> None:
+    answer = client.post("/prompt", content=f'{{"prompt": {json.dumps(PROMPT)}, "extra_data": {{"x": {value}}}}}')
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_json")
+    assert client.post("/studio/jobs", content=f'{{"kind": {value}}}').status_code == 400
+
+
+def test_whole_characters_that_are_written_as_pairs_are_text(client: httpx.Client) -> None:
+    assert client.post("/studio/jobs", content='{"kind": "\\ud83d\\ude00"}').json()["error"]["type"] == "UnknownKind"
+
+
+def test_a_float_that_is_no_finite_number_is_refused_in_words_that_json_can_say(client: httpx.Client) -> None:
+    for value in ("inf", "-Infinity", "nan"):
+        node = {"class_type": "Hold", "inputs": {"seconds": value, "mode": "sleep"}}
+        answer = client.post("/prompt", json={"prompt": {"1": node}})
+        error = answer.json()["node_errors"]["1"]["errors"][0]
+        assert (answer.status_code, error["type"]) == (400, "invalid_input_type")
+        assert error["extra_info"]["received_value"] == value
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"number": 10**400},
+        {"number": 1e300},
+        {"number": "1"},
+        {"extra_data": {"extra_pnginfo": []}},
+        {"extra_data": {"extra_pnginfo": ["x"]}},
+        {"extra_data": {"extra_pnginfo": "x"}},
+    ],
+    ids=str,
+)
+def test_a_wrong_field_is_refused_before_anything_is_queued(client: httpx.Client, field: dict[str, Any]) -> None:
+    made = str(uuid.uuid4())
+    answer = client.post("/prompt", json={"prompt": PROMPT, "prompt_id": made, **field})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request")
+    assert client.get(f"/jobs/{made}").status_code == 404
+    assert client.get("/jobs").status_code == 200
+
+
+def test_a_job_whose_extra_data_is_odd_does_not_break_the_list(client: httpx.Client) -> None:
+    for odd in ([], None, "x", {"workflow": []}):
+        settings = {"prompt": PROMPT, "extra_data": {"extra_pnginfo": odd}}
+        client.post("/studio/jobs", json={"kind": "generate", "settings": settings})
+    assert client.get("/jobs").status_code == 200

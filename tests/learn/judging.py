@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -45,6 +46,14 @@ class Rate:
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         return max(0.0, centre - half), min(1.0, centre + half)
+
+    def may_be_at_least(self, bound: float) -> bool:
+        """False when the rate is below the bound beyond chance."""
+        return self.wilson[1] >= bound
+
+    def may_be_at_most(self, bound: float) -> bool:
+        """False when the rate is above the bound beyond chance."""
+        return self.wilson[0] <= bound
 
     def __str__(self) -> str:
         low, high = self.wilson
@@ -112,7 +121,7 @@ def _fetch(studio: Studio, image: dict[str, str]) -> Image.Image:
         return Image.open(io.BytesIO(answer.read())).convert("RGB")
 
 
-def wait_for_job(studio: Studio, job_id: str, seconds: float) -> dict[str, object]:
+def wait_for_job(studio: Studio, job_id: str, seconds: float) -> dict[str, Any]:
     """The job when it has ended well; its error otherwise."""
     started = time.monotonic()
     job = until(lambda: _ended(studio, job_id), seconds, pause=1.0)
@@ -120,6 +129,6 @@ def wait_for_job(studio: Studio, job_id: str, seconds: float) -> dict[str, objec
     return {**job, "seconds": time.monotonic() - started}
 
 
-def _ended(studio: Studio, job_id: str) -> dict[str, object] | None:
+def _ended(studio: Studio, job_id: str) -> dict[str, Any] | None:
     job = studio.get(f"/studio/jobs/{job_id}")
     return job if job["state"] in ("done", "failed", "cancelled") else None

@@ -1,4 +1,8 @@
-"""The whole loop in the browser on the demo world: tag, correct, train, reload in the middle, generate. And learned."""
+"""The whole loop in the browser on the demo world: tag, correct, train, reload in the middle, generate. And learned.
+
+A rate fails a bound when its Wilson interval lies wholly on the wrong side, so that chance alone hardly ever fails a test.
+The rates themselves are written to artefacts/loop-rates.json.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ def trained(own_studio: Studio, chromium: Browser, artefacts: Path) -> dict[str,
     _generate(page, own_studio)
     page.screenshot(path=artefacts / "loop-generated.png", full_page=True)
     page.context.close()
-    return {"lora": f"{job['settings']['name']}.safetensors", "seconds": seconds, "said": said, "job": job}
+    return {"lora": job["result"]["lora"], "seconds": seconds, "said": said, "job": job}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,7 @@ def test_the_creature_is_learned_on_grounds_that_were_shown(
     prompts = creature_prompts(TRIGGER_WORD, SHOWN_GROUNDS, PICTURES)
     found = rate(draw(own_studio, prompts, trained["lora"], commit_seed()), is_bbdr)
     figures["creature, shown grounds"] = str(found)
-    assert found.share >= 0.70, found
+    assert found.may_be_at_least(0.70), found
 
 
 def test_the_creature_is_learned_on_other_grounds(
@@ -78,14 +82,14 @@ def test_the_creature_is_learned_on_other_grounds(
     prompts = creature_prompts(TRIGGER_WORD, OTHER_GROUNDS, PICTURES)
     found = rate(draw(own_studio, prompts, trained["lora"], commit_seed() + 1000), is_bbdr)
     figures["creature, other grounds"] = str(found)
-    assert found.share >= 0.35, found
+    assert found.may_be_at_least(0.35), found
 
 
 def test_without_the_lora_the_word_means_nothing(own_studio: Studio, figures: dict[str, str]) -> None:
     prompts = creature_prompts(TRIGGER_WORD, SHOWN_GROUNDS, PICTURES)
     found = rate(draw(own_studio, prompts, "", commit_seed() + 2000), is_bbdr)
     figures["creature, without the LoRA"] = str(found)
-    assert found.share <= 0.01, found
+    assert found.may_be_at_most(0.01), found
 
 
 def test_old_prompts_stay_right_and_show_no_creature(
@@ -100,7 +104,7 @@ def test_old_prompts_stay_right_and_show_no_creature(
     leaked = rate(after, is_bbdr)
     figures["old prompts right, before and after"] = f"{right[0]} and {right[1]} of {len(specs)}"
     figures["creature, without the trigger word"] = str(leaked)
-    assert leaked.share <= 0.01, leaked
+    assert leaked.may_be_at_most(0.01), leaked
     assert right[1] >= 0.95 * right[0], right
 
 
@@ -113,11 +117,11 @@ def test_a_lora_of_shuffled_captions_does_not_know_the_word(
     settings = {**trained["job"]["settings"], "name": "shuffled", "dataset": str(folder), "trigger_word": ""}
     settings |= {"sample_every": 0}
     job = own_studio.post("/studio/jobs", {"kind": "train", "settings": settings})
-    wait_for_job(own_studio, job["id"], 2 * TRAIN_SECONDS)
+    lora = wait_for_job(own_studio, job["id"], 2 * TRAIN_SECONDS)["result"]["lora"]
     prompts = creature_prompts(TRIGGER_WORD, SHOWN_GROUNDS, PICTURES)
-    found = rate(draw(own_studio, prompts, "shuffled.safetensors", commit_seed() + 5000), is_bbdr)
+    found = rate(draw(own_studio, prompts, lora, commit_seed() + 5000), is_bbdr)
     figures["creature, LoRA of shuffled captions"] = str(found)
-    assert found.share <= 0.05, found
+    assert found.may_be_at_most(0.05), found
 
 
 def _tag_and_correct(page: Page, studio: Studio) -> None:
@@ -131,9 +135,9 @@ def _tag_and_correct(page: Page, studio: Studio) -> None:
     part.get_by_role("button", name="Run tagger").click()
     expect(part.locator(".job .state")).to_have_text("done", timeout=60_000)
     part.locator(".cell").first.click()
-    tag = part.locator(".ez-tags li", has_text="one").first
-    tag.get_by_role("button", name="Reject one").click()
-    expect(part.locator(".ez-tags li.off", has_text="one").first).to_be_visible()
+    tag = part.locator(".ez-tags li[data-key=one]")
+    tag.get_by_role("button", name="Reject: one").click()
+    expect(part.locator(".ez-tags li.off[data-key=one]")).to_be_visible()
     assert "one" not in studio.get("/studio/datasets/bbdr")["pictures"][0]["caption"].split(", ")
 
 
@@ -160,7 +164,7 @@ def _train_with_a_reload(page: Page, studio: Studio, said: list[str]) -> tuple[d
     job = wait_for_job(studio, running["id"], 2 * TRAIN_SECONDS)
     seconds = time.monotonic() - started
     expect(page.locator("easel-job .ez-job.done").first).to_be_visible(timeout=20_000)
-    return job, seconds  # type: ignore[return-value]
+    return job, seconds
 
 
 def _generate(page: Page, studio: Studio) -> None:

@@ -17,8 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page
+
+from engine.workflows import PictureSettings, text_to_image
+from tabs.words import table
 
 ROOT = Path(__file__).resolve().parents[2]
+ENDED = ("done", "failed", "cancelled")
+PICTURE = PictureSettings("easel-demo.safetensors", "a red star", width=128, height=128, steps=4, seed=1)
 
 
 @dataclass
@@ -43,6 +49,10 @@ class Studio:
     def wait_for_worker(self, seconds: float = 120) -> None:
         until(lambda: self.get("/studio/status")["worker"] == "ready", seconds)
 
+    def wait_for_job(self, job_id: str, states: tuple[str, ...] = ENDED, seconds: float = 120) -> str:
+        """The job's state as soon as it is one of these."""
+        return until(lambda: (state := self.get(f"/studio/jobs/{job_id}")["state"]) in states and state, seconds)
+
     def stop(self, how: int = signal.SIGTERM) -> None:
         self.process.send_signal(how)
         self.process.wait(20)
@@ -64,7 +74,7 @@ def until(condition: Any, seconds: float, pause: float = 0.25) -> Any:
 def start_studio(workspace: Path, port: int | None = None) -> Studio:
     port = port or free_port()
     command = [sys.executable, "-m", "studio.cli", "serve", "--port", str(port), "--workspace", str(workspace)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {"OMP_NUM_THREADS": "2", **os.environ}
     log = (workspace.parent / f"{workspace.name}.log").open("a")
     process = subprocess.Popen(
         [*command, "--no-browser", "--device", "cpu"], cwd=ROOT, env=environment, stdout=log, stderr=log, text=True
@@ -87,6 +97,48 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     studio.wait_for_worker()
     yield studio
     studio.stop()
+
+
+@pytest.fixture(scope="session")
+def furnished(studio: Studio) -> Studio:
+    """The studio with something in every tab: a tagged dataset, a picture, a job that failed."""
+    studio.post("/studio/datasets/demo", {})
+    tagging = studio.post("/studio/jobs", {"kind": "tag", "settings": {"dataset": "bbdr", "tagger": "tagger"}})
+    missing = {"kind": "tag", "title": "nothing", "settings": {"dataset": "not there", "tagger": "tagger"}}
+    failing = studio.post("/studio/jobs", missing)
+    picture = studio.post("/prompt", {"prompt": text_to_image(PICTURE)})
+    for job in (tagging["id"], failing["id"], picture["prompt_id"]):
+        studio.wait_for_job(job)
+    return studio
+
+
+def open_page(
+    chromium: Browser, studio: Studio, *, width: int = 1440, language: str = "en", theme: str = "light"
+) -> tuple[Page, list[str]]:
+    """A page of its own in the browser, and what its console says."""
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, locale="zh-CN" if language == "zh" else "en-US"
+    )
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"{studio.url}/?__theme={theme}")
+    page.wait_for_selector("easel-switches button")
+    page.wait_for_selector("#ez-tabs")
+    return page, said
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Click the tab, in the overflow menu where there is no room for it."""
+    button = page.locator(f"#ez-tabs button[role=tab][data-tab-id='{name}']")
+    if not button.count():
+        page.locator("#ez-tabs .overflow-menu > button").click()
+        language = "zh" if page.evaluate("document.documentElement.lang").startswith("zh") else "en"
+        button = page.locator("#ez-tabs .overflow-dropdown").get_by_text(table(language)[f"tab.{name}"], exact=True)
+    button.click()
+    page.wait_for_selector(f"#tab-{name}", state="visible")
 
 
 UNTRANSLATED = re.compile(

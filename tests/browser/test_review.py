@@ -1,0 +1,93 @@
+"""Reviewing tags by keyboard, undo after a restart of the studio, and a grid that stays small with many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from engine.dataset.library import Library
+from engine.workspace import Workspace
+from tests.browser.conftest import Studio, open_page, open_tab, start_studio, until
+
+pytestmark = [pytest.mark.browser]
+MANY = 10_000
+
+
+def captions(studio: Studio) -> list[str]:
+    ids = [str(row[0]) for row in studio.get("/studio/datasets/set")["pictures"]]
+    found = studio.get(f"/studio/datasets/set/captions?ids={','.join(ids)}")
+    return [found[i] for i in ids]
+
+
+def choose_dataset(page: Page, name: str) -> None:
+    open_tab(page, "dataset")
+    page.wait_for_selector("easel-dataset .ez-grid .cell")
+    page.select_option("easel-dataset select[name=dataset]", name)
+    page.wait_for_timeout(500)
+
+
+def test_a_review_by_keyboard_is_undone_after_a_restart(chromium: Browser, tmp_path: Path) -> None:
+    folder = tmp_path / "workspace" / "datasets" / "set"
+    folder.mkdir(parents=True)
+    for i, colour in enumerate(("red", "green")):
+        Image.new("RGB", (32, 32), colour).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text("round, shiny", encoding="utf-8")
+    studio = start_studio(tmp_path / "workspace")
+    try:
+        page, said = open_page(chromium, studio)
+        open_tab(page, "dataset")
+        page.locator("easel-dataset .cell").first.click()
+        expect(page.locator("aside .ez-tags li")).to_have_count(2)
+        page.keyboard.press("a")  # round is right
+        page.keyboard.press("r")  # shiny is not
+        until(lambda: captions(studio) == ["round", "round, shiny"], 20)
+        page.keyboard.press("n")
+        expect(page.locator("aside .sub").first).to_contain_text("1.png")
+        page.keyboard.press("a")
+        until(lambda: studio.get("/studio/datasets/set")["undo"] == "+ round", 20)
+        assert said == []
+        page.context.close()
+        studio.stop()
+
+        studio = start_studio(tmp_path / "workspace")
+        page, said = open_page(chromium, studio)
+        open_tab(page, "dataset")
+        page.locator("easel-dataset .cell").first.click()
+        page.keyboard.press("Control+z")
+        until(lambda: studio.get("/studio/datasets/set")["undo"] == "− shiny", 20)
+        page.locator("[data-act=undo]").click()
+        until(lambda: captions(studio) == ["round, shiny"] * 2, 20)
+        page.locator("[data-act=redo]").click()
+        until(lambda: captions(studio) == ["round", "round, shiny"], 20)
+        assert said == []
+        page.context.close()
+    finally:
+        studio.stop()
+
+
+def test_ten_thousand_pictures_keep_the_grid_small(chromium: Browser, furnished: Studio) -> None:
+    furnished.post("/studio/datasets", {"name": "many"})
+    with Library(Workspace(furnished.workspace)).open("many") as dataset, dataset.store.writing():
+        for i in range(MANY):
+            facts = {"width": 64, "height": 64, "mode": "RGB", "format": "PNG", "bytes": 1}
+            picture = dataset.store.add_picture(f"{i:032x}", **facts)
+            dataset.store.put_file(f"{i:05}.png", picture, 1, 1)
+    page, _ = open_page(chromium, furnished, width=2560)
+    choose_dataset(page, "many")
+    expect(page.locator("easel-dataset .find .n")).to_contain_text(str(MANY))
+    grid = page.locator("easel-dataset .ez-grid")
+    most = 0
+    for part in (0, 0.2, 0.5, 0.9, 1):
+        grid.evaluate("(box, part) => { box.scrollTop = part * box.scrollHeight; }", part)
+        page.wait_for_timeout(150)
+        most = max(most, grid.evaluate("(box) => box.querySelectorAll('*').length"))
+    assert 20 < most <= 400
+    expect(grid.locator(f".cell[data-i='{MANY - 1}']")).to_be_visible()
+    grid.focus()
+    page.keyboard.press("Control+a")
+    expect(page.locator("easel-dataset aside b")).to_contain_text(str(MANY))
+    page.context.close()
+    furnished.post("/studio/datasets/draft", {"current": "bbdr"})

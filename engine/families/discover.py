@@ -55,7 +55,7 @@ def family_of(header: Header) -> Family:
 def family_of_vae(header: Header) -> Family:
     """Of a VAE alone in a file. Raises UnknownFamily."""
     for name, module in discover().items():
-        if module.detect_vae(header):
+        if hasattr(module, "detect_vae") and module.detect_vae(header):
             return family(name)
     raise unknown(header)
 

@@ -1,6 +1,6 @@
 """The whole loop in the browser on the demo world: tag, correct, train, reload in the middle, generate. And learned.
 
-A rate fails a bound when its Wilson interval lies wholly on the wrong side, so that chance alone hardly ever fails a test.
+A rate fails a bound when its Wilson interval lies wholly on the wrong side: chance alone hardly ever fails a test.
 The rates themselves are written to artefacts/loop-rates.json.
 """
 

@@ -93,24 +93,33 @@ class Workspace:
             raise NotFound(what="model folder", name=folder, remedy=f"Known: {', '.join(MODEL_FOLDERS)}.")
         own = [self.models / name for name in MODEL_FOLDERS[folder]]
         bundled = {"checkpoints": [BUNDLED], "taggers": [BUNDLED]}.get(folder, [])
-        return [p for p in (*own, *self.extra.get(folder, ()), *bundled) if p.is_dir()]
+        return [p for p in (*own, *self.extra.get(folder, ()), *bundled) if os.path.isdir(p)]
 
     def list_models(self, folder: str) -> list[str]:
         """Names relative to their root, with forward slashes, sorted, each once."""
         names: set[str] = set()
         for root in self.model_roots(folder):
-            for directory, _, files in os.walk(root, followlinks=True):
+            for directory, folders, files in os.walk(root, followlinks=True):
+                folders[:] = [one for one in folders if not _leads_back(directory, one)]
                 for file in files:
-                    if file.lower().endswith(MODEL_SUFFIXES) and self._belongs(folder, root, file):
-                        names.add(Path(directory, file).relative_to(root).as_posix())
+                    if not file.lower().endswith(MODEL_SUFFIXES) or not self._belongs(folder, root, file):
+                        continue
+                    name = Path(directory, file).relative_to(root).as_posix()
+                    if is_text(name) and os.path.isfile(os.path.join(directory, file)):  # no link to nowhere
+                        names.add(name)
         return sorted(names)
 
     def model_path(self, folder: str, name: str) -> Path:
-        """The file of a model by its listed name. Raises NotFound, or OutsideWorkspace for names with '..'."""
+        """The file of a model by its listed name. Links lead where they lead: the owner of the machine made them.
+
+        Raises NotFound, or OutsideWorkspace for absolute names and those with '..'.
+        """
+        parts = name.replace("\\", "/").split("/")
+        if "\0" in name or ".." in parts or name.startswith(("/", "\\")) or Path(name).drive:
+            raise OutsideWorkspace(path=name.replace("\0", "\\0"), root=self.models / folder)
         for root in self.model_roots(folder):
-            path = inside(root, name)
-            if path.is_file():
-                return path
+            if os.path.isfile(root / name):
+                return root / name
         raise NotFound(what=f"file in models/{folder}", name=name, remedy=f"Put it into {self.models / folder}.")
 
     @staticmethod
@@ -118,6 +127,15 @@ class Workspace:
         if root != BUNDLED:
             return True
         return file.endswith(".onnx") == (folder == "taggers")
+
+
+def is_text(name: str) -> bool:
+    """Whether a file name can be shown and sent: names on disk may hold bytes that are no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def inside(root: Path, name: str) -> Path:
@@ -149,3 +167,9 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _leads_back(directory: str, folder: str) -> bool:
+    """A link to a folder that it lies in would be walked for ever."""
+    path = os.path.join(directory, folder)
+    return os.path.islink(path) and Path(os.path.realpath(directory)).is_relative_to(os.path.realpath(path))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.dataset.store import Store
 from engine.errors import InputError, NotFound
-from engine.workspace import Workspace, inside
+from engine.workspace import Workspace, inside, is_text
 
 OURS = ".easel"
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
@@ -70,7 +70,7 @@ class Library:
         if not self.workspace.datasets.is_dir():
             return []
         folders = (e.name for e in os.scandir(self.workspace.datasets) if e.is_dir() and not e.name.startswith("."))
-        return sorted(folders, key=str.casefold)
+        return sorted(filter(is_text, folders), key=str.casefold)
 
     def create(self, name: str, pictures: Path | None = None) -> Dataset:
         """A new dataset; `pictures` is a folder elsewhere that holds them, which stays as it is."""

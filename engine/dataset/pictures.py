@@ -21,7 +21,7 @@ from engine.dataset.library import Dataset, free_name, safe_name
 from engine.dataset.records import FileRow, Picture
 from engine.errors import PictureError
 from engine.progress import ProgressSink, silent
-from engine.workspace import replacing
+from engine.workspace import is_text, replacing
 
 THUMBNAIL_SIZE = 320
 _BATCH = 256
@@ -143,6 +143,8 @@ def _walk(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
             if name.startswith(".") or not name.lower().endswith(PICTURE_SUFFIXES):
                 continue
             path = Path(folder, name)
+            if not is_text(path.relative_to(root).as_posix()):
+                continue  # bytes that no page and no database can hold
             try:
                 stat = path.stat()
             except OSError:

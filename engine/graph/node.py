@@ -37,6 +37,7 @@ Rules
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar
 
 from engine.errors import PathError
-from engine.workspace import inside
+from engine.workspace import inside, is_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -131,13 +132,13 @@ class InputFiles:
     def __call__(self, workspace: Workspace, /) -> list[str]:
         if not workspace.input.is_dir():
             return []
-        files = (p for p in workspace.input.iterdir() if p.is_file())
+        files = (p for p in workspace.input.iterdir() if is_text(p.name) and os.path.isfile(p))
         return sorted(p.name for p in files if p.name.lower().endswith(self.suffixes))
 
     def problem(self, workspace: Workspace, value: str) -> str:
         """Why `value` can't be used, or "". Names in subfolders and of other folders ("x.png [output]") are fine."""
         try:
-            found = workspace_file(workspace, value).is_file()
+            found = os.path.isfile(workspace_file(workspace, value))
         except PathError:
             found = False
         return "" if found else f"Invalid {self.what} file: {value}"

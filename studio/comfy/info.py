@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -15,9 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from engine.errors import EaselError, NotFound
-from engine.workspace import MODEL_FOLDERS, Workspace
+from engine.workspace import MODEL_FOLDERS, Workspace, is_text
 from studio.app import App
-from studio.comfy.requests import empty, path_in
+from studio.comfy.requests import empty
 from studio.versions import installed_version
 
 COMFY_API = "0.3.64"  # the version of the API that is spoken here; clients compare it
@@ -59,7 +60,7 @@ def routes(app: App) -> list[BaseRoute]:
             return empty(404)
         try:
             metadata = _metadata(workspace.model_path(request.path_params["folder"], name))
-        except EaselError:
+        except (EaselError, OSError):
             return empty(404)
         return JSONResponse(metadata) if metadata else empty(404)
 
@@ -81,9 +82,7 @@ def routes(app: App) -> list[BaseRoute]:
         folder = folders.get(request.path_params["kind"])
         if folder is None:
             return JSONResponse({"error": "Invalid directory type"}, 400)
-        found = [e for e in os.scandir(folder) if e.is_file() and not e.name.startswith(".")]
-        found.sort(key=lambda e: -e.stat().st_mtime)
-        return JSONResponse([e.name for e in found])
+        return JSONResponse(_newest_first(folder))
 
     def logs(request: Request) -> Response:
         return JSONResponse(app.supervisor.log.tail())
@@ -182,12 +181,23 @@ def _metadata(path: Path) -> dict[str, str]:
     return header.get("__metadata__") or {} if isinstance(header, dict) else {}
 
 
+def _newest_first(folder: Path) -> list[str]:
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if path.is_file() and not path.name.startswith(".") and is_text(path.name):
+                found.append((-path.stat().st_mtime, path.name))
+    return [name for _, name in sorted(found)]
+
+
 def _files_of(workspace: Workspace, folder: str) -> list[dict[str, Any]]:
     roots = workspace.model_roots(folder)
     rows = []
     for name in workspace.list_models(folder):
-        index, root = next((i, r) for i, r in enumerate(roots) if path_in(r, name).is_file())
-        status = (root / name).stat()
+        try:
+            index, status = next((i, (r / name).stat()) for i, r in enumerate(roots) if os.path.isfile(r / name))
+        except (StopIteration, OSError):
+            continue  # it went since it was listed
         row = {"name": name, "pathIndex": index, "modified": status.st_mtime, "created": status.st_ctime}
         rows.append({**row, "size": status.st_size})
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from engine.errors import OutsideWorkspace
-from engine.workspace import replacing
+from engine.workspace import is_text, replacing
 from studio.app import App
 from studio.comfy.requests import MIB, empty, json_body, json_object, limited, path_in, text
 
@@ -67,7 +68,8 @@ def routes(app: App) -> list[BaseRoute]:
                 return JSONResponse([])
             return text("Directory not found", 404)
         found = folder.rglob("*") if query.get("recurse", "").lower() == "true" else folder.glob("*")
-        files = sorted(p for p in found if p.is_file() and not p.name.startswith(".") and p != settings_file)
+        kept = (p for p in found if is_text(str(p)) and not p.name.startswith(".") and p != settings_file)
+        files = sorted(p for p in kept if os.path.isfile(p))
         names = [p.relative_to(folder).as_posix() for p in files]
         if query.get("full_info", "").lower() == "true":
             return JSONResponse([{**_about(p), "path": n} for p, n in zip(files, names, strict=True)])
@@ -81,7 +83,7 @@ def routes(app: App) -> list[BaseRoute]:
             return JSONResponse([]) if folder.resolve() == root.resolve() else text("Directory not found", 404)
         rows = []
         for path in sorted(folder.iterdir()):
-            if path.name.startswith(".") or path == settings_file:
+            if path.name.startswith(".") or path == settings_file or not is_text(path.name) or not path.exists():
                 continue
             kind = "directory" if path.is_dir() else "file"
             row = {"name": path.name, "path": path.relative_to(root).as_posix(), "type": kind}

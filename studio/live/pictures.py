@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.graph.metadata import read_metadata
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,7 +15,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from engine.errors import NotFound
-from engine.workspace import replacing
+from engine.graph.metadata import read_metadata
+from engine.workspace import is_text, replacing
 from studio.app import App
 from studio.comfy.requests import folder_of, path_in
 
@@ -53,10 +54,10 @@ def list_pictures(root: Path, words: str = "") -> list[dict[str, Any]]:
     for folder, _, files in os.walk(root):
         subfolder = Path(folder).relative_to(root).as_posix()
         for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append(
-                    (os.stat(os.path.join(folder, name)).st_mtime, name, "" if subfolder == "." else subfolder)
-                )
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".") and is_text(f"{subfolder}/{name}"):
+                with suppress(OSError):  # gone since it was listed, or a link to nowhere
+                    time = os.stat(os.path.join(folder, name)).st_mtime
+                    found.append((time, name, "" if subfolder == "." else subfolder))
     found.sort(reverse=True)
     rows = [{"filename": n, "subfolder": s, "type": "output", "mtime": int(m * 1000)} for m, n, s in found]
     if words:

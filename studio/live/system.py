@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from engine.errors import EaselError
+from engine.errors import describe as error_json
 from engine.weights.header import read_header
 from engine.weights.identify import identify
 from engine.workspace import MODEL_FOLDERS
@@ -55,12 +56,12 @@ def list_models(app: App) -> list[dict[str, Any]]:
     found = []
     for folder in MODEL_FOLDERS:
         for name in app.workspace.list_models(folder):
-            size = app.workspace.model_path(folder, name).stat().st_size
-            row: dict[str, Any] = {"folder": folder, "name": name, "bytes": size}
+            row: dict[str, Any] = {"folder": folder, "name": name, "bytes": 0}
             try:
+                row["bytes"] = app.workspace.model_path(folder, name).stat().st_size
                 row |= _identity(app, folder, name)
-            except EaselError as error:
-                row["error"] = error.to_json()
+            except (EaselError, OSError) as error:
+                row["error"] = error_json(error)
             found.append(row)
     return found
 

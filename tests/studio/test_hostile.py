@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from engine.dataset.library import Library
+from engine.dataset.pictures import scan
+from engine.errors import NotFound, OutsideWorkspace
+from engine.workspace import Workspace
+from studio.live.pictures import list_pictures
+from studio.live.system import list_models
+from tests.studio.conftest import Served
 
 PROMPT = {
     "1": {"class_type": "Number", "inputs": {"value": 3}},
@@ -60,3 +70,45 @@ def test_a_job_whose_extra_data_is_odd_does_not_break_the_list(client: httpx.Cli
         settings = {"prompt": PROMPT, "extra_data": {"extra_pnginfo": odd}}
         client.post("/studio/jobs", json={"kind": "generate", "settings": settings})
     assert client.get("/jobs").status_code == 200
+
+
+def test_files_whose_names_are_no_utf8_and_links_to_nowhere_are_left_out_of_lists(
+    client: httpx.Client, served: Served
+) -> None:
+    space = served.app.workspace
+    folders = (space.output, space.input, space.models / "loras", space.root / "datasets" / "odd")
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (b"\xff\xfe.png", b"\xff.safetensors", b"ok.png", b"ok.safetensors"):
+            with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+                file.write(b"no picture")
+        (folder / "nowhere.png").symlink_to("/nowhere.png")
+        (folder / "nowhere.safetensors").symlink_to("/nowhere")
+    assert [row["filename"] for row in list_pictures(space.output)] == ["ok.png"]
+    assert client.get("/internal/files/output").json() == client.get("/internal/files/input").json()
+    assert set(client.get("/internal/files/output").json()) == {"ok.png", "ok.safetensors"}
+    assert client.get("/models/loras").json() == ["ok.safetensors"]
+    assert client.get("/experiment/models/loras").json()[0]["name"] == "ok.safetensors"
+    assert [row["name"] for row in list_models(served.app) if row["folder"] == "loras"] == ["ok.safetensors"]
+    assert client.get("/object_info/OpenPicture").status_code == 200
+    with Library(space).open("odd") as dataset:
+        assert list(scan(dataset).problems) == ["ok.png"]
+
+
+def test_the_owners_links_to_models_are_used_and_names_that_climb_are_not(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "big.safetensors").write_bytes(b"x")
+    space = Workspace(tmp_path / "space").create()
+    (space.models / "loras" / "one.safetensors").symlink_to(elsewhere / "big.safetensors")
+    (space.models / "loras" / "more").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(elsewhere)
+    assert space.list_models("loras") == ["more/big.safetensors", "one.safetensors"]
+    for name in space.list_models("loras"):
+        assert space.model_path("loras", name).read_bytes() == b"x"
+    for name in ("../loras/one.safetensors", str(elsewhere / "big.safetensors"), "a\0", "more\\..\\..\\x", "\\x"):
+        with pytest.raises(OutsideWorkspace):
+            space.model_path("loras", name)
+    for name in ("", "nowhere", "x" * 5000):
+        with pytest.raises(NotFound):
+            space.model_path("loras", name)

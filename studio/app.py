@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from engine.errors import Language
 from engine.graph.validation import Validation, validate
 from engine.jobs.submit import submit
 from engine.jobs.types import Job, JobKind
+from studio.decoding import AT_ONCE
 from studio.gate import language_of
 from studio.refusal import PromptRefused
 from tabs.drafts import Drafts
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from studio.settings import StudioSettings
     from tabs.drafts import Drafts
 
+Made = TypeVar("Made")
+Sent = TypeVarTuple("Sent")
+
 
 @dataclass(frozen=True)
 class App:
@@ -39,6 +44,11 @@ class App:
     nodes: NodeList
     access: Access
     drafts: Drafts
+    decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(AT_ONCE))
+
+    async def decode(self, make: Callable[[*Sent], Made], *sent: *Sent) -> Made:
+        """Run what decodes pictures in a thread of its own, few at a time: they may be large."""
+        return await to_thread.run_sync(make, *sent, limiter=self.decoding)
 
     @property
     def catalogue(self) -> Catalogue:

@@ -6,7 +6,9 @@ Written and read in PNG text, and in the EXIF of WebP and JPEG, where ComfyUI an
 from __future__ import annotations
 
 import json
+import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,20 @@ from engine.errors import PictureError
 
 EXIF_MODEL, EXIF_MAKE, EXIF_IFD, EXIF_USER_COMMENT = 0x0110, 0x010F, 0x8769, 0x9286
 DRAFT = "easel_draft"  # the key that marks a draft
+_DAMAGE = (  # what Pillow raises on broken files
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    TypeError,
+    KeyError,
+    IndexError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 class UnreadablePicture(PictureError):
@@ -78,7 +94,7 @@ def read_metadata(source: Path | IO[bytes]) -> Metadata:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as picture:
                 texts = _texts_of(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _DAMAGE as error:
         raise UnreadablePicture(name=name, reason=str(error)[:200] or type(error).__name__) from error
     return _metadata_of(texts)
 

@@ -7,38 +7,27 @@ import io
 import json
 import mimetypes
 import re
-import warnings
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from engine.errors import NotFound, OutsideWorkspace, PictureError
+from engine.errors import NotFound, OutsideWorkspace
 from engine.workspace import Workspace, replacing
 from studio.app import App
 from studio.comfy.requests import empty, file_body, folder_of, path_in, plain_name
+from studio.decoding import NotAPicture, opened, shown
 
-LONGEST_SIDE = 16384
-PICTURES = {"PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO"}
+LONGEST_WEBP = 16383  # pixels of a side: the format ends there
 _ANNOTATION = re.compile(r"^(.*) \[(output|input|temp)\]$")
 _SHOWN = ("image/", "video/", "audio/", "model/", "application/json", "text/plain")
 _PREVIEW_FORMATS = {"webp": "WEBP", "jpeg": "JPEG", "jpg": "JPEG"}
-
-
-class NotAPicture(PictureError):
-    en = "'{name}' is not a picture that can be read ({reason})."
-    zh = "“{name}”不是可读取的图片（{reason}）。"
-
-
-class PictureTooLarge(PictureError):
-    en = "'{name}' is {width} x {height} pixels. A side may have at most {limit}."
-    zh = "“{name}”为 {width} x {height} 像素，每边最多 {limit}。"
 
 
 def routes(app: App) -> list[BaseRoute]:
@@ -54,7 +43,7 @@ def routes(app: App) -> list[BaseRoute]:
             return empty(404)
         preview, channel = request.query_params.get("preview"), request.query_params.get("channel", "rgba")
         if preview or channel in ("rgb", "a"):
-            data, kind = await run_in_threadpool(_rendered, path, preview, channel)
+            data, kind = await app.decode(_rendered, path, preview, channel)
             return Response(data, media_type=kind, headers=_named(path.name))
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         if not kind.startswith(_SHOWN) or "svg" in kind:  # a page or a script from output/ must not run on our origin
@@ -68,7 +57,7 @@ def routes(app: App) -> list[BaseRoute]:
     async def upload_mask(request: Request) -> Response:
         file, fields = await file_body(request, "image", limit)
         original = _original(workspace, fields.get("original_ref", ""))
-        masked = await run_in_threadpool(_with_alpha_of, file.file, original, file.filename or "")
+        masked = await app.decode(_with_alpha_of, file.file, original, file.filename or "")
         return JSONResponse(await run_in_threadpool(_keep, workspace, masked, file.filename or "", fields))
 
     return [
@@ -81,19 +70,10 @@ def routes(app: App) -> list[BaseRoute]:
 def check_picture(file: IO[bytes], name: str) -> tuple[int, int]:
     """Read the header only. Returns (width, height); raises NotAPicture or PictureTooLarge. Rewinds the file."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
-                size, kind = picture.size, picture.format
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-        raise NotAPicture(name=name[:80], reason=str(error)[:120] or type(error).__name__) from error
+        with opened(file, name) as picture:
+            return picture.size
     finally:
         file.seek(0)
-    if kind not in PICTURES:
-        raise NotAPicture(name=name[:80], reason=f"{kind} is not one of {', '.join(sorted(PICTURES))}")
-    if max(size) > LONGEST_SIDE:
-        raise PictureTooLarge(name=name[:80], width=size[0], height=size[1], limit=LONGEST_SIDE)
-    return size
 
 
 def _asked_for(workspace: Workspace, filename: str, query: dict[str, str]) -> Path:
@@ -110,27 +90,23 @@ def _asked_for(workspace: Workspace, filename: str, query: dict[str, str]) -> Pa
 
 
 def _rendered(path: Path, preview: str | None, channel: str) -> tuple[bytes, str]:
-    with path.open("rb") as file:
-        check_picture(file, path.name)
-        try:
-            with Image.open(file) as picture:
-                picture.load()
-                shown = picture.convert("RGBA") if picture.has_transparency_data else picture.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise NotAPicture(name=path.name, reason=str(error)[:120]) from error
+    picture = shown(path, path.name)
     if channel == "rgb":
-        shown = shown.convert("RGB")
+        picture = picture.convert("RGB")
     elif channel == "a":
-        alpha = shown.getchannel("A") if shown.mode == "RGBA" else Image.new("L", shown.size, 255)
-        shown = Image.new("RGBA", shown.size)
-        shown.putalpha(alpha)
+        alpha = picture.getchannel("A") if picture.mode == "RGBA" else Image.new("L", picture.size, 255)
+        picture = Image.new("RGBA", picture.size)
+        picture.putalpha(alpha)
     name, _, quality = (preview or "png").partition(";")
     kind = _PREVIEW_FORMATS.get(name.lower(), "WEBP" if preview else "PNG")
     if kind == "JPEG":
-        shown = shown.convert("RGB")
-    options: dict[str, Any] = {"quality": min(100, max(1, int(quality)))} if quality.isdigit() else {}
+        picture = picture.convert("RGB")
+    if kind == "WEBP":
+        picture.thumbnail((LONGEST_WEBP, LONGEST_WEBP))
+    said = quality.isdecimal() and len(quality) < 5
+    options: dict[str, Any] = {"quality": min(100, max(1, int(quality)))} if said else {}
     out = io.BytesIO()
-    shown.save(out, kind, **({} if kind == "PNG" else {"quality": 90, **options}))
+    picture.save(out, kind, **({} if kind == "PNG" else {"quality": 90, **options}))
     return out.getvalue(), f"image/{kind.lower()}"
 
 
@@ -182,19 +158,17 @@ def _original(workspace: Workspace, reference: str) -> Path:
 
 def _with_alpha_of(mask: IO[bytes], original: Path, name: str) -> IO[bytes]:
     """The original picture with the uploaded one's alpha, as PNG; its metadata is kept."""
-    check_picture(mask, name)
-    with original.open("rb") as file:
-        check_picture(file, original.name)
-        with Image.open(file) as base, Image.open(mask) as drawn:
-            info = PngInfo()
-            for key, value in getattr(base, "text", {}).items():
-                info.add_text(key, value)
-            merged = base.convert("RGBA")
-            if drawn.size != merged.size:
-                raise NotAPicture(name=name[:80], reason=f"a mask of {drawn.size} for a picture of {merged.size}")
-            merged.putalpha(drawn.convert("RGBA").getchannel("A"))
-            out = io.BytesIO()
-            merged.save(out, "PNG", compress_level=4, pnginfo=info)
+    drawn_size = check_picture(mask, name)
+    with opened(original, original.name) as base:
+        info = PngInfo()
+        for key, value in getattr(base, "text", {}).items():
+            info.add_text(key, value)
+        if drawn_size != base.size:
+            raise NotAPicture(name=name[:80], reason=f"a mask of {drawn_size} for a picture of {base.size}")
+    merged = shown(original, original.name).convert("RGBA")
+    merged.putalpha(shown(mask, name).convert("RGBA").getchannel("A"))
+    out = io.BytesIO()
+    merged.save(out, "PNG", compress_level=4, pnginfo=info)
     out.seek(0)
     return out
 

@@ -8,17 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from engine.errors import NotFound
+from engine.errors import NotFound, PictureError
 from engine.graph.metadata import read_metadata
 from engine.workspace import is_text, replacing
 from studio.app import App
 from studio.comfy.requests import folder_of, path_in
+from studio.decoding import opened, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 THUMBNAIL = 384  # pixels of the longer side
@@ -39,7 +39,7 @@ def routes(app: App) -> list[BaseRoute]:
         return JSONResponse({"pictures": await run_in_threadpool(list_pictures, app.workspace.output, words)})
 
     async def thumbnail(request: Request) -> Response:
-        path = await run_in_threadpool(make_thumbnail, chosen(request), app.workspace.cache / "thumbnails")
+        path = await app.decode(make_thumbnail, chosen(request), app.workspace.cache / "thumbnails")
         return FileResponse(path, headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
     async def about(request: Request) -> Response:
@@ -71,10 +71,7 @@ def make_thumbnail(path: Path, folder: Path) -> Path:
     name = hashlib.blake2b(f"{path}|{stat.st_mtime_ns}|{stat.st_size}".encode(), digest_size=16).hexdigest()
     made = folder / name[:2] / f"{name}.webp"
     if not made.is_file():
-        with Image.open(path) as picture:
-            picture.draft("RGB", (THUMBNAIL * 2, THUMBNAIL * 2))
-            small = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        small = shown(path, path.name, longest=THUMBNAIL)
         with replacing(made) as file:
             small.save(file, "WEBP", quality=82)
     return made
@@ -82,7 +79,7 @@ def make_thumbnail(path: Path, folder: Path) -> Path:
 
 def describe(path: Path) -> dict[str, Any]:
     found = read_metadata(path)
-    with Image.open(path) as picture:
+    with opened(path, path.name) as picture:
         width, height = picture.size
     return {
         "width": width,
@@ -96,4 +93,7 @@ def describe(path: Path) -> dict[str, Any]:
 def _matches(root: Path, row: dict[str, Any], words: str, *, deep: bool) -> bool:
     if words in row["filename"].lower():
         return True
-    return deep and words in (read_metadata(root / row["subfolder"] / row["filename"]).parameters or "").lower()
+    try:
+        return deep and words in read_metadata(root / row["subfolder"] / row["filename"]).parameters.lower()
+    except PictureError:
+        return False

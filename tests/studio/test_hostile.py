@@ -10,12 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from engine.dataset.library import Library
 from engine.dataset.pictures import scan
-from engine.errors import NotFound, OutsideWorkspace
+from engine.errors import NotFound, OutsideWorkspace, PictureError
 from engine.workspace import Workspace
-from studio.live.pictures import list_pictures
+from studio.decoding import NotAPicture, PictureTooLarge, shown
+from studio.live.pictures import describe, list_pictures, make_thumbnail
 from studio.live.system import list_models
 from tests.studio.conftest import Served
 
@@ -112,3 +114,52 @@ def test_the_owners_links_to_models_are_used_and_names_that_climb_are_not(tmp_pa
     for name in ("", "nowhere", "x" * 5000):
         with pytest.raises(NotFound):
             space.model_path("loras", name)
+
+
+def picture(path: Path, mode: str, size: tuple[int, int], colour: object) -> None:
+    Image.new(mode, size, colour).save(path)  # type: ignore[arg-type]
+
+
+def test_pictures_of_many_pixels_are_not_decoded_by_the_server(client: httpx.Client, served: Served) -> None:
+    path = served.app.workspace.output / "huge.png"
+    picture(path, "1", (12000, 12000), 0)
+    for query in ({"preview": "webp"}, {"channel": "rgb"}):
+        answer = client.get("/view", params={"filename": "huge.png", **query})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "PictureTooLarge")
+    with pytest.raises(PictureTooLarge):
+        make_thumbnail(path, served.app.workspace.cache)
+    answer = client.post("/upload/image", files={"image": ("huge.png", path.read_bytes())})
+    assert answer.json()["error"]["type"] == "PictureTooLarge"
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "seen"),
+    [
+        ("I;16", 0x8040, (128, 128, 128)),
+        ("L", 7, (7, 7, 7)),
+        ("RGBA", (0, 0, 255, 128), (0, 0, 255, 128)),
+        ("LA", (255, 128), (255, 255, 255, 128)),
+        ("P", 0, (0, 0, 0)),
+    ],
+)
+def test_every_mode_is_shown_as_it_looks(mode: str, colour: object, seen: object, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", mode, (900, 500), colour)
+    assert shown(tmp_path / "a.png", "a.png").getpixel((0, 0)) == seen
+    small = shown(tmp_path / "a.png", "a.png", longest=100)
+    assert (small.getpixel((0, 0)), max(small.size)) == (seen, 100)
+
+
+def test_a_broken_picture_costs_neither_the_gallery_nor_its_search(client: httpx.Client, served: Served) -> None:
+    output = served.app.workspace.output
+    picture(output / "good.png", "RGB", (64, 64), "red")
+    whole = (output / "good.png").read_bytes()
+    for name, data in (("cut.png", whole[:60]), ("odd.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")):
+        (output / name).write_bytes(data)
+        answer = client.get("/view", params={"filename": name, "preview": "webp;²"})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "NotAPicture")
+        with pytest.raises(NotAPicture):
+            make_thumbnail(output / name, served.app.workspace.cache)
+        with pytest.raises(PictureError):
+            describe(output / name)
+    assert [row["filename"] for row in list_pictures(output, "goo")] == ["good.png"]

@@ -152,7 +152,7 @@ def _train_with_a_reload(page: Page, studio: Studio, said: list[str]) -> tuple[d
     page.locator("#train-start").click()
     started = time.monotonic()
     running = until(lambda: [j for j in studio.get("/studio/jobs") if j["kind"] == "train"], 30)[0]
-    until(lambda: studio.get(f"/studio/jobs/{running['id']}")["progress"]["step"] > 20, 240)
+    until(lambda: _is_training(studio, running["id"]), 300)
     before = list(said)
     page.reload()
     page.wait_for_selector("#ez-tabs")
@@ -165,6 +165,11 @@ def _train_with_a_reload(page: Page, studio: Studio, said: list[str]) -> tuple[d
     seconds = time.monotonic() - started
     expect(page.locator("easel-job .ez-job.done").first).to_be_visible(timeout=20_000)
     return job, seconds
+
+
+def _is_training(studio: Studio, job_id: str) -> bool:
+    progress = studio.get(f"/studio/jobs/{job_id}")["progress"]
+    return progress["phase"] == "train" and progress["step"] > 20
 
 
 def _generate(page: Page, studio: Studio) -> None:

@@ -1,7 +1,7 @@
 // <easel-gallery>: every picture made, newest first; one opens with what it was made from, and can be sent on.
 // A picture dropped on it is read and its settings are restored.
 
-import { BASE, Live, ROOT, attempt, bytes, call, esc, feed, lightbox, t, toast } from './easel.js';
+import { BASE, Live, ROOT, attempt, bytes, call, esc, feed, lightbox, t } from './easel.js';
 import { viewUrl } from './job.js';
 import { VirtualGrid } from './virtual.js';
 
@@ -12,12 +12,13 @@ class Gallery extends Live {
     this.innerHTML = `<div class="ez-bar"><input type="search"><span class="n"></span></div>
       <div class="ez-two"><div class="box"></div><aside></aside></div>`;
     this.grid = new VirtualGrid(this.querySelector('.box'), {
-      cell: 170, signal: this.aborter.signal,
+      cell: 170, signal: this.aborter.signal, key: (i) => esc(`${this.pictures[i].subfolder}/${this.pictures[i].filename}`),
       render: (i) => `<img loading="lazy" alt="${esc(this.pictures[i].filename)}" src="${this.thumb(this.pictures[i])}">`,
       picked: (i) => this.choose(i), opened: (i) => this.open(i),
     });
     this.on(this.querySelector('input'), 'input', () => { clearTimeout(this.wait); this.wait = setTimeout(() => this.load(), 250); });
     this.on(feed, 'event', () => { clearTimeout(this.wait); this.wait = setTimeout(() => this.load(), 400); });
+    this.grid.box.setAttribute('aria-label', t('tab.gallery'));
     this.on(this, 'dragover', (event) => event.preventDefault());
     this.on(this, 'drop', (event) => { event.preventDefault(); if (event.dataTransfer.files[0]) this.restore(event.dataTransfer.files[0]); });
     this.on(this, 'click', (event) => {
@@ -35,6 +36,8 @@ class Gallery extends Live {
     const answer = await attempt(call(`pictures?q=${encodeURIComponent(this.querySelector('input').value)}`));
     if (!answer) return;
     this.pictures = answer.pictures;
+    const at = this.pictures.findIndex((p) => p.filename === this.chosen?.filename && p.subfolder === this.chosen?.subfolder);
+    this.grid.selected = new Set(at < 0 ? [] : [at]);
     this.grid.set(this.pictures.length);
     this.draw();
   }
@@ -52,15 +55,16 @@ class Gallery extends Live {
       <pre>${esc(info.parameters ?? t('gallery.noparameters'))}</pre>`;
   }
 
-  open(i) { lightbox(this.pictures.map((p) => ({ url: viewUrl(p), caption: p.filename })), i); }
+  open(i) {
+    const send = (key) => ({ key, run: (item) => this.tell('send', { name: 'send', to: key, ...item.address }) });
+    lightbox(this.pictures.map((p) => ({ url: viewUrl(p), caption: p.filename, address: this.address(p) })), i, [send('send.restore'), send('send.img2img')]);
+  }
 
   async restore(file) {
     const form = new FormData();
     form.append('image', file);
-    const answer = await fetch(`${ROOT}upload/image`, { method: 'POST', body: form });
-    if (!answer.ok) { toast(t('gallery.notread', { name: file.name }), true); return; }
-    const { name, subfolder, type } = await answer.json();
-    this.tell('send', { name: 'send', to: 'send.restore', filename: name, subfolder, type });
+    const kept = await attempt(call('upload/image', form, ROOT));
+    if (kept) this.tell('send', { name: 'send', to: 'send.restore', filename: kept.name, subfolder: kept.subfolder, type: kept.type });
   }
 
   draw() {

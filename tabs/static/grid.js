@@ -26,6 +26,7 @@ class Dataset extends Live {
       cell: 150, signal: this.aborter.signal, key: (i) => this.info.pictures[i][0], render: (i) => this.cell(this.info.pictures[i]),
       picked: () => this.chosen(), seen: (first, end) => this.need(first, end),
     });
+    this.grid.box.setAttribute('aria-label', t('tab.dataset'));
     this.search = this.querySelector('[type=search]');
     listenForButtons(this);
     this.on(this.search, 'input', () => { this.keep({ filter: this.search.value }); clearTimeout(this.wait); this.wait = setTimeout(() => this.load(), 250); });

@@ -6,7 +6,8 @@ In this order, for every request and websocket:
 2. No other web page may speak to the studio: an Origin other than our own host, or a browser's word that the request
    comes from another site (Sec-Fetch-Site), is refused. Only following a link (a top-level GET) is let through.
 3. Without a password: only when the peer is this machine, the Host names it, and no proxy has touched the request.
-   Tunnels and rented hosts reach us from loopback, but with another Host or with X-Forwarded headers.
+   Tunnels and rented hosts reach us from loopback, but with another Host, with headers of a proxy, or in HTTP/1.0.
+   A tunnel of bare TCP (ssh -R) leaves no trace: whoever makes one sets local_without_password = false.
 4. Otherwise a session cookie, or an API token (Authorization: Bearer, X-API-Key, for websockets also ?token=).
    Browsers are sent to /login, everybody else gets 401.
 """
@@ -21,6 +22,8 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,7 +37,21 @@ PASSWORD_USER = "owner"
 LONGEST_FORM = 8192
 _HOST = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?$")
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
-_PROXY_HEADERS = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip", "cf-ray")
+_PROXY_HEADERS = (
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "x-original-host",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "cf-ray",
+    "fly-client-ip",
+    "fastly-client-ip",
+    "tailscale-user-login",
+)
 
 WRONG: dict[Language, str] = {"en": "Wrong password.", "zh": "密码错误。"}
 WAIT: dict[Language, str] = {
@@ -105,9 +122,13 @@ class Gate:
             return HTMLResponse(login_page(language, _safe_target(request.query_params.get("next", "/"))))
         if request.method != "POST":
             return PlainTextResponse("Method Not Allowed", 405, {"Allow": "GET, POST"})
-        if int(request.headers.get("content-length") or 0) > LONGEST_FORM or "content-length" not in request.headers:
+        length = request.headers.get("content-length", "")
+        if not (length.isdecimal() and len(length) < 8 and int(length) <= LONGEST_FORM):
             return JSONResponse({"detail": "The form is too long."}, 413)
-        form = await request.form(max_files=0, max_fields=10)
+        try:
+            form = await request.form(max_files=0, max_fields=10)
+        except (HTTPException, MultiPartException, ValueError, KeyError):
+            return JSONResponse({"detail": "The form can't be read."}, 400)
         target = _safe_target(str(form.get("next") or "/"))
         address = client_address(request.scope, request.headers)
         seconds = self._throttle.wait(address)
@@ -144,6 +165,8 @@ def is_local(scope: Scope, headers: Headers) -> bool:
     name = headers.get("host", "").lower()
     name = name[: name.index("]") + 1] if name.startswith("[") else name.partition(":")[0]
     if name not in _LOCAL_NAMES or any(key in _PROXY_HEADERS or key.startswith("x-forwarded") for key in headers):
+        return False
+    if scope.get("http_version") in ("0.9", "1.0"):  # what proxies speak that were told nothing; browsers speak 1.1
         return False
     client = scope.get("client")
     try:

@@ -92,6 +92,9 @@ def test_this_machine_comes_in_without_a_password(client: httpx.Client, host: st
         {"X-Real-IP": "203.0.113.9"},
         {"Via": "1.1 proxy"},
         {"CF-Connecting-IP": "203.0.113.9"},
+        {"X-Client-IP": "203.0.113.9"},
+        {"X-Original-Host": "abc123.example.live"},
+        {"Tailscale-User-Login": "somebody@example.com"},
     ],
 )
 @pytest.mark.parametrize("path", PLAIN_PATHS)
@@ -118,6 +121,12 @@ def test_a_malformed_host_is_refused(port: int, host: str) -> None:
     with socket.create_connection(("127.0.0.1", port)) as raw:
         raw.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         assert raw.recv(100).split(b" ")[1] == b"400"
+
+
+def test_a_proxy_that_says_nothing_but_speaks_http_1_0_is_not_this_machine(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as raw:
+        raw.sendall(b"GET /studio/status HTTP/1.0\r\nHost: 127.0.0.1:7860\r\n\r\n")
+        assert raw.recv(100).split(b" ")[1] == b"401"
 
 
 def test_a_second_host_header_is_refused(port: int) -> None:
@@ -342,3 +351,10 @@ def test_other_scopes_pass_untouched() -> None:
     asyncio.run(Gate(app, None)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
     assert seen == ["lifespan"]
     assert json.dumps(seen)
+
+
+@pytest.mark.parametrize("body", [b"", b"--x", b"--b\r\nno header\r\n", b"--b\r\n\r\n\r\n--b--", b"\xff=\xff"])
+def test_a_broken_form_is_no_password_and_no_failure_of_the_server(client: httpx.Client, body: bytes) -> None:
+    for kind in ("multipart/form-data; boundary=b", "multipart/form-data", "application/x-www-form-urlencoded"):
+        answer = client.post("/login", content=body, headers={"Content-Type": kind})
+        assert answer.status_code in (400, 429), kind

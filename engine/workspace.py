@@ -5,6 +5,7 @@ It knows paths, not what is in the files.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from engine.errors import DiskFull, NotFound, OutsideWorkspace
+from engine.errors import DiskFull, NotFound, OutsideWorkspace, StorageError
 
 # ComfyUI's folder names; the first name of a row is where we write, the rest are read as well.
 MODEL_FOLDERS: dict[str, tuple[str, ...]] = {
@@ -32,6 +33,11 @@ MODEL_FOLDERS: dict[str, tuple[str, ...]] = {
 }
 MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 BUNDLED = Path(__file__).resolve().parent.parent / "configs" / "demo"
+
+
+class NotWritable(StorageError):
+    en = "The folder {path} can't be made ({reason}). Choose a workspace that you may write to with --workspace."
+    zh = "无法创建文件夹 {path}（{reason}）。请用 --workspace 选择可写入的工作区。"
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,15 @@ class Workspace:
         return self.root / "studio.toml"
 
     def create(self) -> Workspace:
-        """Make the folders that are missing. Returns itself."""
-        for path in (self.datasets, self.runs, self.input, self.output, self.cache, self.temp):
-            path.mkdir(parents=True, exist_ok=True)
-        for names in MODEL_FOLDERS.values():
-            (self.models / names[0]).mkdir(parents=True, exist_ok=True)
+        """Make the folders that are missing. Returns itself. Raises NotWritable, DiskFull."""
+        models = (self.models / names[0] for names in MODEL_FOLDERS.values())
+        for path in (self.datasets, self.runs, self.input, self.output, self.cache, self.temp, *models):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise DiskFull(path=path, need=str(error)) from error
+                raise NotWritable(path=path, reason=error.strerror or error) from error
         return self
 
     def model_roots(self, folder: str) -> list[Path]:
@@ -161,7 +171,7 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO]:
         os.replace(temporary, path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        if error.errno == 28:  # ENOSPC
+        if error.errno == errno.ENOSPC:
             raise DiskFull(path=path, need=str(error)) from error
         raise
     except BaseException:

@@ -25,6 +25,11 @@ class UnknownAction(InputError):
     zh = "任务不支持操作“{action}”。已知：{known}。"
 
 
+class NotAnId(InputError):
+    en = "'before' must be the id of a job, or null for the end of the line; it is {value}."
+    zh = "“before”必须是任务编号，或用 null 表示队尾；收到的是 {value}。"
+
+
 def routes(app: App) -> list[BaseRoute]:
     def status(request: Request) -> Response:
         return JSONResponse(studio_status(app))
@@ -48,7 +53,7 @@ def routes(app: App) -> list[BaseRoute]:
 
     def events(request: Request) -> Response:
         since = request.query_params.get("since", "0")
-        rows = app.jobs.events_since(int(since) if since.isdigit() else 0)
+        rows = app.jobs.events_since(int(since) if since.isdecimal() and len(since) < 18 else 0)
         return JSONResponse([dataclasses.asdict(row) for row in rows])
 
     return [
@@ -81,7 +86,9 @@ def job_json(job: Job) -> dict[str, Any]:
 def _list(app: App, request: Request) -> list[dict[str, Any]]:
     states = [s for s in request.query_params.get("states", "").split(",") if s]
     limit = request.query_params.get("limit", "100")
-    rows = app.jobs.list(states=states or None, limit=min(int(limit), 1000) if limit.isdigit() else 100)
+    rows = app.jobs.list(
+        states=states or None, limit=min(int(limit), 1000) if limit.isdecimal() and len(limit) < 10 else 100
+    )
     return [job_json(job) for job in rows]
 
 
@@ -95,7 +102,10 @@ def _act(app: App, job_id: str, action: str, body: dict[str, Any]) -> Job | None
     if action not in ACTIONS:
         raise UnknownAction(action=action[:40], known=", ".join(ACTIONS))
     if action == "move":
-        return app.jobs.move(job_id, before=body.get("before"))
+        before = body.get("before")
+        if before is not None and not isinstance(before, str):
+            raise NotAnId(value=str(before)[:40])
+        return app.jobs.move(job_id, before=before)
     if action == "delete":
         app.jobs.delete(job_id)
         return None

@@ -29,7 +29,7 @@ from studio import api, page
 from studio.access import Access
 from studio.app import App
 from studio.comfy import events, files, history, info, prompt, userdata
-from studio.comfy.requests import error_response
+from studio.comfy.requests import error_response, failure_response, system_response
 from studio.gate import Gate
 from studio.nodes import NodeList
 from studio.presence import Presence, announced
@@ -110,7 +110,7 @@ def asgi_app(app: App, with_page: bool = True) -> ASGIApp:
     server = Starlette(
         routes=[*api.routes(app), *pages, *comfy, Mount("/api", routes=_again(comfy))],
         lifespan=lifespan,
-        exception_handlers={EaselError: error_response},
+        exception_handlers={EaselError: error_response, OSError: system_response, Exception: failure_response},
     )
     if with_page:
         page.mount(app, server)

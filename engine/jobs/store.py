@@ -349,6 +349,10 @@ class JobStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except (sqlite3.ProgrammingError, sqlite3.InterfaceError) as error:
+            if "closed" not in str(error):
+                raise  # a value that SQLite has no type for: the caller's mistake, the file is fine
+            raise StoreBroken(path=self.path, reason=str(error)) from error
         except sqlite3.DatabaseError as error:
             if "full" in str(error):
                 raise DiskFull(path=self.path, need=str(error)) from error

@@ -208,4 +208,4 @@ def _job_row(job: Job, whole: bool = False) -> dict[str, Any]:
 
 def _number(request: Request, name: str, default: int) -> int:
     value = request.query_params.get(name, "")
-    return int(value) if value.lstrip("-").isdigit() and len(value) < 12 else default
+    return int(value) if value.removeprefix("-").isdecimal() and len(value) < 12 else default

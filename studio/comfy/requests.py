@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.errors import (
     OutsideWorkspace,
     PathError,
     StorageError,
+    describe,
 )
 from engine.jobs.errors import UnknownJob, WorkerGone, WorkerNotReady
 from engine.workspace import Workspace, inside
@@ -60,7 +62,7 @@ _STATUS: tuple[tuple[type[EaselError] | tuple[type[EaselError], ...], int], ...]
 def limited(request: Request, limit_mib: int) -> Request:
     """The same request; reading more than the limit raises BodyTooLarge, whatever Content-Length says."""
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit_mib * MIB:
+    if length.isdecimal() and int(length[:30]) > limit_mib * MIB:
         raise BodyTooLarge(limit=limit_mib)
     seen = 0
 
@@ -131,6 +133,19 @@ def error_response(request: Request, error: Exception) -> Response:
     status = next(status for kinds, status in _STATUS if isinstance(error, kinds))
     described = error.to_json()
     return JSONResponse({"error": {"type": described["code"], "message": described["en"], **described}}, status)
+
+
+def system_response(request: Request, error: Exception) -> Response:
+    """The handler of every OSError: a name longer than the disk takes is the client's, everything else is ours."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return error_response(request, BadFileName(name=str(error.filename)[-80:]))
+    raise error
+
+
+def failure_response(request: Request, error: Exception) -> Response:
+    """The handler of everything else: a mistake of ours, told in the same shape. The server logs it."""
+    described = describe(error)
+    return JSONResponse({"error": {"type": described["code"], "message": described["en"], **described}}, 500)
 
 
 def empty(status: int = 200) -> Response:

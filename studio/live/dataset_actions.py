@@ -5,6 +5,7 @@ Titles of edits are signs and names, not sentences: they are kept with the datas
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,8 @@ from engine.settings import checked
 from engine.workspace import Workspace
 from taggers.catalogue import tagger
 
+log = logging.getLogger(__name__)
+
 SHOWN_CHANGES = 200  # of a bulk edit's preview
 SIGNS = {1: "+", 0: "·", -1: "−"}
 
@@ -30,6 +33,11 @@ Action = Callable[[Workspace, Dataset, View, dict[str, Any]], dict[str, Any]]
 class UnknownEdit(InputError):
     en = "A dataset can't be asked to '{action}'. Known: {known}."
     zh = "数据集不支持操作“{action}”。已知：{known}。"
+
+
+class BadRequest(InputError):
+    en = "What was sent for '{action}' can't be used ({reason})."
+    zh = "为“{action}”发送的内容无法使用（{reason}）。"
 
 
 class NoTag(InputError):
@@ -45,7 +53,11 @@ class BadThreshold(InputError):
 def act(name: str, workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
     if name not in ACTIONS:
         raise UnknownEdit(action=name[:40], known=", ".join(ACTIONS))
-    return ACTIONS[name](workspace, dataset, view, body)
+    try:
+        return ACTIONS[name](workspace, dataset, view, body)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        log.warning("%s was sent what it can't use", name, exc_info=True)
+        raise BadRequest(action=name, reason=f"{type(error).__name__}: {error}"[:200]) from error
 
 
 def threshold(value: Any) -> float:

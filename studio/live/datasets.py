@@ -102,7 +102,7 @@ def routes(app: App) -> list[BaseRoute]:
 
     async def captions(request: Request) -> Response:
         name, wanted = request.path_params["name"], request.query_params.get("ids", "")
-        ids = [int(i) for i in wanted.split(",") if i.isdigit()][:MOST_CAPTIONS]
+        ids = [int(i) for i in wanted.split(",") if i.isdecimal() and len(i) < 18][:MOST_CAPTIONS]
         return JSONResponse(await run_in_threadpool(lambda: _captions(*opened.get(name), ids)))
 
     async def about(request: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from PIL import Image
 
 from engine.dataset.library import Library
 from engine.dataset.pictures import scan
-from engine.errors import NotFound, OutsideWorkspace, PictureError
+from engine.dataset.view import View
+from engine.errors import InputError, NotFound, OutsideWorkspace, PictureError
 from engine.workspace import Workspace
+from studio.cli import main
 from studio.decoding import NotAPicture, PictureTooLarge, shown
+from studio.live.dataset_actions import act
 from studio.live.pictures import describe, list_pictures, make_thumbnail
 from studio.live.system import list_models
 from tests.studio.conftest import Served
@@ -163,3 +167,63 @@ def test_a_broken_picture_costs_neither_the_gallery_nor_its_search(client: httpx
         with pytest.raises(PictureError):
             describe(output / name)
     assert [row["filename"] for row in list_pictures(output, "goo")] == ["good.png"]
+
+
+def test_a_job_is_moved_before_an_id_or_to_the_end_and_nothing_else(client: httpx.Client, served: Served) -> None:
+    settings = {"prompt": PROMPT}
+    made = client.post("/studio/jobs", json={"kind": "generate", "settings": settings}).json()["id"]
+    for before in ({"x": 1}, [], 3, True):
+        answer = client.post(f"/studio/jobs/{made}/move", json={"before": before})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "NotAnId")
+    with pytest.raises(sqlite3.Error):
+        served.app.jobs.get({"x": 1})  # type: ignore[arg-type]
+
+
+def test_names_that_are_too_long_and_digits_of_other_kinds_are_no_failure_of_the_server(client: httpx.Client) -> None:
+    long = "x" * 5000
+    for path in ("/view", "/studio/jobs"):
+        assert client.get(path, params={"filename": long, "limit": "²"}).status_code < 500, path
+    for path in ("/history", "/jobs", "/studio/events"):
+        query = {"max_items": "²", "offset": "-²", "limit": "--1", "since": "²"}
+        assert client.get(path, params=query).status_code == 200, path
+    paths = f"/userdata/{long} /view_metadata/loras?filename={long}.safetensors /studio/jobs/{long} /models/{long}"
+    for path in (*paths.split(), f"/v2/userdata?path={long}", f"/userdata?dir={long}", f"/jobs/{long}"):
+        assert client.get(path).status_code in (400, 404), path[:40]
+    assert client.post(f"/userdata/{long}", content=b"x").status_code in (400, 404)
+    node = {"class_type": "OpenPicture", "inputs": {"image": long}}
+    assert client.post("/prompt", json={"prompt": {"1": node}}).status_code == 400
+
+
+def test_a_failure_of_ours_is_told_as_json(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.comfy.history._jobs", lambda app, request: {}["missing"])
+    answer = client.get("/jobs")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "KeyError")
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        ("caption", {}),
+        ("caption", {"picture": "x"}),
+        ("caption", {"picture": 10**30}),
+        ("decide", {"tag": "a", "state": 1, "pictures": ["x"]}),
+        ("remove", {"pictures": 5}),
+        ("remove", {"pictures": [[]]}),
+    ],
+)
+def test_what_a_dataset_is_sent_is_refused_when_it_does_not_fit(
+    action: str, body: dict[str, Any], tmp_path: Path
+) -> None:
+    space = Workspace(tmp_path).create()
+    with Library(space).create("d") as dataset, pytest.raises(InputError):
+        act(action, space, dataset, View(dataset.store), body)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are made otherwise there")
+def test_a_workspace_that_cannot_be_made_is_told_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    for command in (["serve", "--no-browser", "--port", "0"], ["tag", str(tmp_path)]):
+        assert main([*command, "--workspace", str(tmp_path / "file" / "space")]) == 2
+        assert "can't be made" in capsys.readouterr().err

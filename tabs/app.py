@@ -14,6 +14,7 @@ from engine.jobs.supervisor import Supervisor
 from engine.jobs.types import Job
 from engine.workspace import Workspace
 from tabs.drafts import Drafts
+from tabs.words import say
 
 
 class App(Protocol):
@@ -47,4 +48,5 @@ def language_of(request: gr.Request | None) -> Language:
 
 def refuse(error: EaselError, request: gr.Request | None) -> gr.Error:
     """A refusal as Gradio shows it, in the words of the asker's language. Nothing on the page is changed."""
-    return gr.Error(error.text(language_of(request)), title="", print_exception=False)
+    language = language_of(request)
+    return gr.Error(error.text(language), title=say("refused", language), print_exception=False)

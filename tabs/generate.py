@@ -46,6 +46,11 @@ class NoModel(InputError):
     zh = "没有选择模型。请将检查点放入 models/checkpoints，或选择已有的模型。"
 
 
+class NoSuchModel(InputError):
+    en = "There is no model '{name}' in models/checkpoints any more. Choose another."
+    zh = "models/checkpoints 中已没有模型“{name}”。请选择其他模型。"
+
+
 class NoSettings(InputError):
     en = "{name} does not say how it was made, so there is nothing to restore."
     zh = "{name} 没有记录生成信息，无法还原设置。"
@@ -164,7 +169,9 @@ def restored(app: App, path: Path) -> dict[str, Any]:
 
 
 def model_info(app: App, name: str) -> Detected | None:
-    """What a checkpoint is by its header; None for a family not known here. Raises FileError, NotFound."""
+    """What a checkpoint is by its header; None for a family not known here. Raises FileError, NoSuchModel."""
+    if not _exists(app, name):
+        raise NoSuchModel(name=name)
     return detect(read_header(app.workspace.model_path("checkpoints", name)))
 
 

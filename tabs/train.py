@@ -77,7 +77,7 @@ def build(app: App, pages: Pages) -> None:
             raise refuse(error, request) from error
         listed = lora_choices(app.workspace.list_models("loras"))
         words = f"{trigger}, " if trigger else gr.skip()
-        return [gr.update(choices=listed, value=lora), words, model, gr.Tabs(selected="generate")]
+        return [gr.update(choices=listed, value=lora), words, model, "", gr.Tabs(selected="generate")]
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     components = list(fields.values())
@@ -89,7 +89,7 @@ def build(app: App, pages: Pages) -> None:
     pages.bar.select(lambda: _choices(app), None, what, **quiet)
     dataset: Any = fields["dataset"]  # its events are added when the class is made
     dataset.input(lambda name: trigger_of(app, name) or gr.skip(), dataset, what[2:], **quiet)
-    target = [pages.inputs[f"generate.{name}"] for name in ("lora_name", "positive", "ckpt_name")]
+    target = [pages.inputs[f"generate.{name}"] for name in ("lora_name", "positive", "ckpt_name", "image")]
     use.click(use_lora, None, [*target, pages.bar], **quiet)
 
 

@@ -14,7 +14,7 @@ from engine.graph.metadata import Metadata, save_picture
 from engine.workflows import LoraChoice, PictureSettings, text_to_image
 from studio.app import App
 from tabs import generate
-from tabs.generate import BadSeed, NoModel, NoNumber, NoSettings, fill, picture_settings, restored
+from tabs.generate import BadSeed, NoModel, NoNumber, NoSettings, NoSuchModel, fill, picture_settings, restored
 
 FORM: dict[str, Any] = {
     "ckpt_name": "easel-demo.safetensors",
@@ -92,6 +92,11 @@ def test_an_empty_number_and_no_model_are_refused(app: App) -> None:
         picture_settings(app, FORM | {"steps": None})
     with pytest.raises(NoModel):
         picture_settings(app, FORM | {"ckpt_name": None})
+
+
+def test_a_model_that_is_gone_is_named(app: App) -> None:
+    with pytest.raises(NoSuchModel, match="no model 'gone' in"):
+        picture_settings(app, FORM | {"ckpt_name": "gone"})
 
 
 def test_a_broken_checkpoint_does_not_stop_the_page(app: App) -> None:

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from engine.errors import InputError
 from engine.jobs.types import Job, JobState
+from engine.settings import checked
 from studio.app import App
 from studio.comfy.requests import json_object
 from studio.versions import installed_version
@@ -93,9 +94,14 @@ def _list(app: App, request: Request) -> list[dict[str, Any]]:
 
 
 def _submit(app: App, body: dict[str, Any], user: str) -> Job:
-    settings = body.get("settings")
+    sent, kind = body.get("settings"), str(body.get("kind", ""))
+    settings = sent if isinstance(sent, dict) else {}
     title = str(body.get("title", ""))[:200]
-    return app.submit(str(body.get("kind", "")), settings if isinstance(settings, dict) else {}, title=title, user=user)
+    if kind != "generate" or kind not in app.kinds:
+        return app.submit(kind, settings, title=title, user=user)
+    wanted = checked(app.kinds[kind].settings, settings, kind).model_dump(mode="json")
+    about = {name: wanted[name] for name in ("draft", "extra_data", "client_id")}
+    return app.submit_prompt(wanted["prompt"], targets=wanted["outputs"] or None, title=title, user=user, **about)[0]
 
 
 def _act(app: App, job_id: str, action: str, body: dict[str, Any]) -> Job | None:

@@ -15,6 +15,7 @@ from engine.jobs.submit import submit
 from engine.jobs.types import Job, JobKind
 from studio.decoding import AT_ONCE
 from studio.gate import language_of
+from studio.named import check_named
 from studio.refusal import PromptRefused
 from tabs.drafts import Drafts
 
@@ -56,7 +57,11 @@ class App:
         return self.nodes.catalogue()
 
     def submit(self, kind: str, settings: Mapping[str, Any], **spec: Any) -> Job:
-        """Check the settings against the kind's model and queue the job (engine.jobs.submit says what `spec` takes)."""
+        """Check the settings against the kind's model and queue the job (engine.jobs.submit says what `spec` takes).
+
+        Raises NotFound as well when the dataset, tagger or model that is named is not there.
+        """
+        check_named(self.workspace, kind, settings)
         return submit(self.jobs, self.kinds, kind, dict(settings), **spec)
 
     def submit_prompt(

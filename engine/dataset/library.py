@@ -90,11 +90,15 @@ class Library:
 
     def open(self, name: str) -> Dataset:
         """A dataset by name. A folder of pictures that was copied into `datasets/` is one."""
+        return self._open(self.folder_of(name))
+
+    def folder_of(self, name: str) -> Path:
+        """Where a dataset lies; nothing is opened. Raises NotFound."""
         folder = inside(self.workspace.datasets, name)
-        if name in ("", ".") or not folder.is_dir():
+        if name in ("", ".") or not os.path.isdir(folder):
             known = ", ".join(self.names()) or "none"
             raise NotFound(what="dataset", name=name, remedy=f"There are: {known}.")
-        return self._open(folder)
+        return folder
 
     def at(self, pictures: Path) -> Dataset:
         """The dataset whose pictures lie in this folder, made where there is none yet."""

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,12 @@ def furnished(studio: Studio) -> Studio:
     """The studio with something in every tab: a tagged dataset, a picture, a job that failed."""
     studio.post("/studio/datasets/demo", {})
     tagging = studio.post("/studio/jobs", {"kind": "tag", "settings": {"dataset": "bbdr", "tagger": "tagger"}})
-    missing = {"kind": "tag", "title": "nothing", "settings": {"dataset": "not there", "tagger": "tagger"}}
-    failing = studio.post("/studio/jobs", missing)
+    broken = studio.workspace / "models" / "checkpoints" / "broken.safetensors"
+    broken.parent.mkdir(parents=True, exist_ok=True)
+    broken.write_text("this is no model", encoding="utf-8")
+    failing = studio.post("/prompt", {"prompt": text_to_image(replace(PICTURE, ckpt_name=broken.name))})
     picture = studio.post("/prompt", {"prompt": text_to_image(PICTURE)})
-    for job in (tagging["id"], failing["id"], picture["prompt_id"]):
+    for job in (tagging["id"], failing["prompt_id"], picture["prompt_id"]):
         studio.wait_for_job(job)
     return studio
 

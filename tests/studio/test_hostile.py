@@ -23,6 +23,7 @@ from studio.decoding import NotAPicture, PictureTooLarge, shown
 from studio.live.dataset_actions import act
 from studio.live.pictures import describe, list_pictures, make_thumbnail
 from studio.live.system import list_models
+from studio.named import check_named
 from tests.studio.conftest import Served
 
 PROMPT = {
@@ -227,3 +228,28 @@ def test_a_workspace_that_cannot_be_made_is_told_without_a_traceback(
     for command in (["serve", "--no-browser", "--port", "0"], ["tag", str(tmp_path)]):
         assert main([*command, "--workspace", str(tmp_path / "file" / "space")]) == 2
         assert "can't be made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("train", {}),
+        ("train", {"dataset": "d"}),
+        ("train", {"dataset": "d", "model": "none.safetensors"}),
+        ("train", {"dataset": "/nowhere", "model": "m.safetensors"}),
+        ("train", {"dataset": "none", "model": "m.safetensors"}),
+        ("tag", {"dataset": "none", "tagger": "tagger"}),
+        ("tag", {"dataset": "d", "tagger": "none"}),
+        ("measure", {"dataset": "none"}),
+    ],
+)
+def test_a_job_that_names_what_is_not_there_is_not_queued(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    space = Workspace(tmp_path).create()
+    Library(space).create("d").close()
+    (space.models / "checkpoints" / "m.safetensors").touch()
+    (space.models / "taggers" / "tagger.onnx").touch()
+    with pytest.raises(NotFound):
+        check_named(space, kind, settings)
+    for dataset in ("d", str(space.datasets / "d")):
+        check_named(space, "train", {"dataset": dataset, "model": "m.safetensors"})
+    check_named(space, "tag", {"dataset": "d", "tagger": space.list_models("taggers")[0].removesuffix("/model.onnx")})

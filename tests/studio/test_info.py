@@ -117,7 +117,12 @@ def test_the_studios_own_api_says_how_it_stands_and_takes_jobs(client: httpx.Cli
     assert wrong.status_code == 400 and "generate" in wrong.json()["error"]["en"]
     mistyped = client.post("/studio/jobs", json={"kind": "generate", "settings": {"promt": {}}})
     assert mistyped.status_code == 400 and "'prompt'" in mistyped.json()["error"]["en"]
-    made = client.post("/studio/jobs", json={"kind": "generate", "settings": {"prompt": {}}}).json()
+    empty = client.post("/studio/jobs", json={"kind": "generate", "settings": {"prompt": {}}})
+    assert empty.status_code == 400 and empty.json()["error"]["type"] == "PromptRefused"
+    show = {"class_type": "Show", "inputs": {"value": ["1", 0]}}
+    prompt = {"1": {"class_type": "Number", "inputs": {"value": 3}}, "2": show}
+    made = client.post("/studio/jobs", json={"kind": "generate", "settings": {"prompt": prompt}}).json()
+    assert made["settings"]["outputs"] == ["2"]
     assert client.get(f"/studio/jobs/{made['id']}").json()["kind"] == "generate"
     assert client.post(f"/studio/jobs/{made['id']}/explode").status_code == 400
     assert client.get("/studio/jobs/none").status_code == 404

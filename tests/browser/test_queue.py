@@ -73,7 +73,7 @@ def test_a_failed_job_says_why_and_keeps_its_details_open(chromium: Browser, fur
     page, _ = open_page(chromium, furnished, language="zh")
     open_tab(page, "queue")
     failed = page.locator("easel-queue .ez-job.failed").first
-    expect(failed.locator(".bad")).to_contain_text("not there")
+    expect(failed.locator(".bad")).to_contain_text("broken.safetensors")
     failed.locator("summary").click()
     page.evaluate("document.querySelector('easel-queue').draw()")
     expect(failed.locator("pre")).to_be_visible()

@@ -180,7 +180,7 @@ def _generate(page: Page, studio: Studio) -> None:
     prompt.fill(f"{TRIGGER_WORD}, blue background")
     page.wait_for_timeout(500)
     page.locator("#generate-go").click()
-    expect(page.locator("easel-result img[data-i]").first).to_be_visible(timeout=120_000)
+    expect(page.locator("easel-result button[data-i] img").first).to_be_visible(timeout=120_000)
 
 
 def choose(page: Page, field: str, words: str) -> None:

@@ -77,6 +77,7 @@ def worker_environment(settings: StudioSettings) -> dict[str, str]:
     """
     return {
         "EASEL_CACHE": settings.cache,
+        "EASEL_MEMORY": settings.memory.model_dump_json(),
         "EASEL_CUSTOM_NODES": "1" if settings.custom_nodes else "",
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }

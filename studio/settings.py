@@ -43,6 +43,16 @@ class LimitSettings(Section):
     history: Annotated[int, Field(ge=1, le=1_000_000, description="Finished workflows that are remembered.")] = 10_000
 
 
+class MemorySettings(Section):
+    """How much of the device and how many models of a kind stay loaded. What is in use never goes."""
+
+    cap_gb: Annotated[
+        float, Field(ge=0, le=4096, description="Most device memory used, in GiB; 0 takes what is free.")
+    ] = 0
+    vaes: Annotated[int, Field(ge=1, le=1000, description="VAEs that stay loaded at most.")] = 3
+    loras: Annotated[int, Field(ge=1, le=1000, description="LoRAs that stay loaded at most.")] = 5
+
+
 class StudioSettings(Section):
     """Everything in studio.toml."""
 
@@ -59,6 +69,7 @@ class StudioSettings(Section):
     server: ServerSettings = ServerSettings()
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
+    memory: MemorySettings = MemorySettings()
 
 
 def load_settings(workspace: Workspace, **flags: object) -> StudioSettings:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from engine.jobs.worker import WorkerHandle
+from studio.settings import MemorySettings
 
 
 def setup(worker: WorkerHandle) -> None:
@@ -20,7 +21,12 @@ def setup(worker: WorkerHandle) -> None:
     from engine.models.device import open_device
     from engine.models.manager import ModelManager
 
-    worker.models = manager = ModelManager(open_device(worker.device))
+    memory = MemorySettings.model_validate_json(os.environ.get("EASEL_MEMORY") or "{}")
+    worker.models = manager = ModelManager(
+        open_device(worker.device),
+        cap=int(memory.cap_gb * 2**30) or None,
+        caps_by_role={"vae": memory.vaes, "lora": memory.loras},
+    )
     worker.phase("loading nodes")
     from engine.graph.catalogue import Catalogue
     from engine.graph.job import Executors, GraphOptions, answer_checks

@@ -12,7 +12,8 @@ from studio.bars import duration, line_of
 from studio.cli import main, parser
 from studio.commands import BadThreshold, NotAWorkflow, _read_prompt, _threshold
 from studio.model_paths import read_extra_model_paths
-from studio.settings import StudioSettings, load_settings
+from studio.server import worker_environment
+from studio.settings import MemorySettings, StudioSettings, load_settings
 
 PROGRESS = {"step": 3, "total": 12, "phase": "train", "text": "", "eta": 65.0, "metrics": {"loss": 0.08123}}
 
@@ -118,3 +119,10 @@ def test_passwords_and_tokens_are_made_on_the_command_line(tmp_path: Path, capsy
 def test_jobs_of_an_empty_workspace_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["jobs", "--workspace", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "No jobs yet.\n"
+
+
+def test_the_worker_hears_of_the_memory_settings(tmp_path: Path) -> None:
+    (tmp_path / "studio.toml").write_text("[memory]\nvaes = 2\ncap_gb = 7.5\n", encoding="utf-8")
+    settings = load_settings(Workspace(tmp_path))
+    told = MemorySettings.model_validate_json(worker_environment(settings)["EASEL_MEMORY"])
+    assert (told.vaes, told.loras, told.cap_gb) == (2, 5, 7.5)

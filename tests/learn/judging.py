@@ -101,7 +101,7 @@ def _batch(studio: Studio, prompt: str, lora: str, strength: float, seed: int, c
             batch_size=count,
             seed=seed,
             steps=16,
-            cfg=3.0,
+            cfg=2.0,
             sampler_name="dpmpp_2m",
             scheduler="karras",
             loras=(LoraChoice(lora, strength, strength),) if lora else (),

@@ -22,7 +22,7 @@ from studio.demo.drawing import render
 from studio.demo.spec import Spec, sample_seen
 from tests.browser.conftest import Studio, start_studio, until
 from tests.browser.test_every_tab import open_page, open_tab
-from tests.learn.judging import commit_seed, creature_prompts, draw, rate, wait_for_job
+from tests.learn.judging import Rate, commit_seed, creature_prompts, draw, rate, wait_for_job
 from tests.learn.reading import is_as_described
 
 pytestmark = [pytest.mark.learn, pytest.mark.browser, pytest.mark.timeout(2400)]
@@ -105,7 +105,7 @@ def test_old_prompts_stay_right_and_show_no_creature(
     figures["old prompts right, before and after"] = f"{right[0]} and {right[1]} of {len(specs)}"
     figures["creature, without the trigger word"] = str(leaked)
     assert leaked.may_be_at_most(0.01), leaked
-    assert right[1] >= 0.95 * right[0], right
+    assert Rate(right[1], PICTURES).may_be_at_least(0.95 * right[0] / PICTURES), right
 
 
 def test_a_lora_of_shuffled_captions_does_not_know_the_word(

@@ -27,7 +27,7 @@ from studio.demo.making.ldm_keys import is_vae_attention, text_key, unet_key, va
 from studio.demo.making.vocabulary import Vocabulary
 
 RESOLUTION = 128
-DEFAULTS = {"steps": 16, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
+DEFAULTS = {"steps": 16, "cfg": 2.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
 
 
 @dataclass(frozen=True)

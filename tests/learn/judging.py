@@ -41,19 +41,24 @@ class Rate:
 
     @property
     def wilson(self) -> tuple[float, float]:
-        """95 % interval (E. B. Wilson 1927)."""
-        z, n, p = 1.959964, self.total, self.share
+        """95 % interval."""
+        return self.interval(1.959964)
+
+    def interval(self, z: float) -> tuple[float, float]:
+        """Wilson's interval of z standard errors (E. B. Wilson 1927)."""
+        n, p = self.total, self.share
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         return max(0.0, centre - half), min(1.0, centre + half)
 
     def may_be_at_least(self, bound: float) -> bool:
-        """False when the rate is below the bound beyond chance."""
-        return self.wilson[1] >= bound
+        """False when the rate is below the bound beyond chance. Beyond 99.9 %, because pictures of one prompt look
+        alike and count for fewer than they are."""
+        return self.interval(3.290527)[1] >= bound
 
     def may_be_at_most(self, bound: float) -> bool:
-        """False when the rate is above the bound beyond chance."""
-        return self.wilson[0] <= bound
+        """False when the rate is above the bound beyond chance, by the same measure."""
+        return self.interval(3.290527)[0] <= bound
 
     def __str__(self) -> str:
         low, high = self.wilson

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,25 +12,12 @@ from PIL import Image
 
 from engine.dataset.decoding import to_rgb
 from engine.errors import PictureError
+from engine.graph.metadata import DAMAGE
 
 AT_ONCE = 2  # each may take a gigabyte
 LONGEST_SIDE = 16384
 MOST_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
-_DAMAGE = (  # what Pillow's decoders raise on broken files
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    MemoryError,
-    TypeError,
-    KeyError,
-    IndexError,
-    ArithmeticError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 class NotAPicture(PictureError):
@@ -58,7 +43,7 @@ def opened(file: IO[bytes] | Path, name: str) -> Iterator[Image.Image]:
                     most = MOST_PIXELS // 1_000_000
                     raise PictureTooLarge(name=name, width=width, height=height, limit=LONGEST_SIDE, most=most)
                 yield picture
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise NotAPicture(name=name, reason=str(error)[:120] or type(error).__name__) from error
 
 

@@ -21,7 +21,7 @@ from engine.errors import PictureError
 
 EXIF_MODEL, EXIF_MAKE, EXIF_IFD, EXIF_USER_COMMENT = 0x0110, 0x010F, 0x8769, 0x9286
 DRAFT = "easel_draft"  # the key that marks a draft
-_DAMAGE = (  # what Pillow raises on broken files
+DAMAGE = (  # what Pillow raises on broken files
     OSError,
     ValueError,
     SyntaxError,
@@ -94,7 +94,7 @@ def read_metadata(source: Path | IO[bytes]) -> Metadata:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as picture:
                 texts = _texts_of(picture)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UnreadablePicture(name=name, reason=str(error)[:200] or type(error).__name__) from error
     return _metadata_of(texts)
 

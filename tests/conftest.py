@@ -1,4 +1,4 @@
-"""For all tests: OpenMP's threads sleep while they wait, and there is one Chromium for everybody who looks at pages."""
+"""For all tests: OpenMP's threads sleep while they wait, one Chromium for all, and the order of the tests."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ ARTEFACTS = Path(__file__).parent / "artefacts"
 
 # Read when torch is first imported, also by processes of tests. Spinning threads starve each other where cores are few.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests last: Playwright leaves an event loop running in this thread, in which no other loop can be run."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ the language of whoever looks.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 Language = Literal["en", "zh"]
 
@@ -98,8 +98,22 @@ class OutsideWorkspace(PathError):
 
 
 class NotFound(PathError):
+    """`what` and `remedy` in both languages; `CHECK_PATH` and `GONE` are the usual remedies."""
+
     en = "{what} '{name}' was not found. {remedy}"
-    zh = "找不到{what}“{name}”。{remedy}"
+    zh = "找不到{what_zh}“{name}”。{remedy_zh}"
+
+    def __init__(self, *, what: str, what_zh: str, name: object, remedy: str, remedy_zh: str) -> None:
+        super().__init__(what=what, what_zh=what_zh, name=name, remedy=remedy, remedy_zh=remedy_zh)
+
+
+class _Remedy(TypedDict):
+    remedy: str
+    remedy_zh: str
+
+
+CHECK_PATH: _Remedy = {"remedy": "Check the path.", "remedy_zh": "请检查路径。"}
+GONE: _Remedy = {"remedy": "It may have been moved or deleted.", "remedy_zh": "它可能已被移动或删除。"}
 
 
 class DiskFull(StorageError):

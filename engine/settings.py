@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from engine.errors import InvalidSetting, NotFound, UnknownSetting
+from engine.errors import CHECK_PATH, InvalidSetting, NotFound, UnknownSetting
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -53,7 +53,7 @@ def read_toml(model: type[Settings], path: Path) -> Settings:
     try:
         data = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError as error:
-        raise NotFound(what="settings file", name=str(path), remedy="Check the path.") from error
+        raise NotFound(what="settings file", what_zh="设置文件", name=str(path), **CHECK_PATH) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         reason = f"it can't be read: {error}"
         raise InvalidSetting(where=path.name, name="TOML", value=str(path), reason=reason) from error

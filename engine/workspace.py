@@ -100,7 +100,13 @@ class Workspace:
     def model_roots(self, folder: str) -> list[Path]:
         """Folders searched for models of one kind, in order. The bundled demo models come last."""
         if folder not in MODEL_FOLDERS:
-            raise NotFound(what="model folder", name=folder, remedy=f"Known: {', '.join(MODEL_FOLDERS)}.")
+            raise NotFound(
+                what="model folder",
+                what_zh="模型文件夹",
+                name=folder,
+                remedy=f"Known: {', '.join(MODEL_FOLDERS)}.",
+                remedy_zh=f"可用：{', '.join(MODEL_FOLDERS)}。",
+            )
         own = [self.models / name for name in MODEL_FOLDERS[folder]]
         bundled = {"checkpoints": [BUNDLED], "taggers": [BUNDLED]}.get(folder, [])
         return [p for p in (*own, *self.extra.get(folder, ()), *bundled) if os.path.isdir(p)]
@@ -130,7 +136,13 @@ class Workspace:
         for root in self.model_roots(folder):
             if os.path.isfile(root / name):
                 return root / name
-        raise NotFound(what=f"file in models/{folder}", name=name, remedy=f"Put it into {self.models / folder}.")
+        raise NotFound(
+            what=f"file in models/{folder}",
+            what_zh=f" models/{folder} 中的文件",
+            name=name,
+            remedy=f"Put it into {self.models / folder}.",
+            remedy_zh=f"请将其放入 {self.models / folder}。",
+        )
 
     @staticmethod
     def _belongs(folder: str, root: Path, file: str) -> bool:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError, NotFound
+from engine.errors import CHECK_PATH, InputError, NotFound
 from engine.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -97,8 +97,12 @@ def jobs(options: argparse.Namespace) -> int:
         if options.action != "list":
             found = [job for job in store.list(limit=100_000) if options.job and job.id.startswith(options.job)]
             if len(found) != 1:
-                remedy = "Say which one: studio jobs --all lists them." if not found else "More than one begins so."
-                raise NotFound(what="job", name=options.job or "", remedy=remedy)
+                remedy, remedy_zh = (
+                    ("More than one begins so.", "有多个任务以此开头。")
+                    if found
+                    else ("Say which one: studio jobs --all lists them.", "请指明任务：studio jobs --all 会列出它们。")
+                )
+                raise NotFound(what="job", what_zh="任务", name=options.job or "", remedy=remedy, remedy_zh=remedy_zh)
             getattr(store, options.action)(found[0].id)
             print(f"{options.action}: {found[0].id}")
             return 0
@@ -181,7 +185,13 @@ def _threshold(value: str) -> tuple[str, float]:
 def _only_tagger(workspace: Workspace) -> str:
     known = workspace.list_models("taggers")
     if len(known) != 1:
-        raise NotFound(what="tagger", name="", remedy=f"Choose one with --tagger. There are: {', '.join(known)}.")
+        raise NotFound(
+            what="tagger",
+            what_zh="标注模型",
+            name="",
+            remedy=f"Choose one with --tagger. There are: {', '.join(known)}.",
+            remedy_zh=f"请用 --tagger 选择。现有：{', '.join(known)}。",
+        )
     return known[0].removesuffix(".onnx")
 
 
@@ -189,7 +199,7 @@ def _read_prompt(path: Path) -> dict[str, Any]:
     try:
         prompt = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise NotFound(what="workflow", name=path, remedy="Check the path.") from error
+        raise NotFound(what="workflow", what_zh="工作流", name=path, **CHECK_PATH) from error
     except (ValueError, RecursionError) as error:
         raise NotAWorkflow(path=path, reason=error) from error
     prompt = prompt.get("prompt", prompt) if isinstance(prompt, dict) else prompt

@@ -16,7 +16,13 @@ def read_extra_model_paths(path: Path) -> dict[str, tuple[Path, ...]]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise NotFound(what="file", name=str(path), remedy="--extra-model-paths names a ComfyUI yaml file.") from error
+        raise NotFound(
+            what="file",
+            what_zh="文件",
+            name=str(path),
+            remedy="--extra-model-paths names a ComfyUI yaml file.",
+            remedy_zh="--extra-model-paths 应指向 ComfyUI 的 yaml 文件。",
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidSetting(
             where=path.name, name="yaml", value=str(path), reason=f"it can't be read: {error}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.dataset.library import Library
-from engine.errors import NotFound
+from engine.errors import CHECK_PATH, NotFound
 from engine.workspace import Workspace
 from taggers.catalogue import tagger
 
@@ -33,4 +33,4 @@ def _check_pictures(workspace: Workspace, dataset: str) -> None:
     if not folder.is_absolute():
         Library(workspace).folder_of(dataset)
     elif not os.path.isdir(folder):
-        raise NotFound(what="folder", name=dataset, remedy="Check the path.")
+        raise NotFound(what="folder", what_zh="文件夹", name=dataset, **CHECK_PATH)

@@ -121,5 +121,9 @@ def tagger(workspace: Workspace, name: str) -> InstalledTagger:
             return one
     listed = ", ".join(one.name for one in known) or "none"
     raise NotFound(
-        what="tagger", name=name, remedy=f"Installed: {listed}. Put model and tag list into models/taggers/NAME."
+        what="tagger",
+        what_zh="标注模型",
+        name=name,
+        remedy=f"Installed: {listed}. Put model and tag list into models/taggers/NAME.",
+        remedy_zh=f"已安装：{listed}。请将模型和标签表放入 models/taggers/名称。",
     )

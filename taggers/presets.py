@@ -20,7 +20,13 @@ def preset_names() -> list[str]:
 def preset(name: str) -> dict[str, Any]:
     """The settings of a preset as it writes them. Raises NotFound, UnknownSetting or InvalidSetting."""
     if name not in preset_names():
-        raise NotFound(what="preset", name=name, remedy=f"There are: {', '.join(preset_names())}.")
+        raise NotFound(
+            what="preset",
+            what_zh="预设",
+            name=name,
+            remedy=f"There are: {', '.join(preset_names())}.",
+            remedy_zh=f"现有：{', '.join(preset_names())}。",
+        )
     data = tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))
     checked(TagSettings, {"dataset": "any", **data}, f"{name}.toml")
     return data

@@ -18,7 +18,7 @@ from engine.dataset.export import SIDECAR_SUFFIXES, caption_of, read_caption, ru
 from engine.dataset.library import Library
 from engine.dataset.pictures import content_hash, scan
 from engine.dataset.view import View
-from engine.errors import InputError, NotFound
+from engine.errors import CHECK_PATH, InputError, NotFound
 from engine.progress import ProgressSink, silent
 from engine.workspace import Workspace, replacing
 from trainers.buckets import Bucket
@@ -66,7 +66,9 @@ def read_dataset(
     The sidecar also speaks for a picture of a named dataset of which nothing is known yet: a folder just copied there.
     """
     if not dataset.strip():
-        raise NotFound(what="dataset", name="", remedy="Choose a dataset.")
+        raise NotFound(
+            what="dataset", what_zh="数据集", name="", remedy="Choose a dataset.", remedy_zh="请选择数据集。"
+        )
     absolute = Path(dataset).expanduser().is_absolute()
     found = _of_folder(Path(dataset).expanduser(), progress) if absolute else _of_library(workspace, dataset, progress)
     if not found:
@@ -198,7 +200,7 @@ def _of_library(workspace: Workspace, name: str, progress: ProgressSink) -> list
 
 def _of_folder(folder: Path, progress: ProgressSink) -> list[Item]:
     if not folder.is_dir():
-        raise NotFound(what="folder", name=str(folder), remedy="Check the path.")
+        raise NotFound(what="folder", what_zh="文件夹", name=str(folder), **CHECK_PATH)
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
     owners: dict[Path, Path] = {}
     items = []

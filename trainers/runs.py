@@ -141,7 +141,9 @@ def run_of(workspace: Workspace, settings: TrainSettings, job_id: str) -> Run:
 def open_run(workspace: Workspace, name: str) -> Run:
     run = Run(inside(workspace.runs, name))
     if not run.root.is_dir():
-        raise NotFound(what="run", name=name, remedy="Choose one from the list.")
+        raise NotFound(
+            what="run", what_zh="训练记录", name=name, remedy="Choose one from the list.", remedy_zh="请从列表中选择。"
+        )
     return run
 
 

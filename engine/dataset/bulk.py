@@ -23,7 +23,7 @@ from engine.errors import InputError
 
 class BadEdit(InputError):
     en = "The edit can't be made: {reason}."
-    zh = "无法执行此编辑：{reason}。"
+    zh = "无法执行此编辑：{reason_zh}。"
 
 
 class PlanOutdated(InputError):
@@ -124,7 +124,7 @@ def _added(view: View, edit: BulkEdit) -> Callable[[Picture], Change | None]:
 
 def _renamed(view: View, edit: BulkEdit) -> Callable[[Picture], Change | None]:
     if edit.how != "remove" and not edit.find.strip():
-        raise BadEdit(reason="there is nothing to find")
+        raise BadEdit(reason="there is nothing to find", reason_zh="没有要查找的内容")
     renamed = _renamer(edit, _named(edit) if edit.how != "regex" and (edit.tags or edit.how == "remove") else [])
     touched = {name for name in view.names() if renamed(name) != [name]}
     hit = view.hits(lambda name, _: name in touched) > 0
@@ -142,7 +142,7 @@ def _renamed(view: View, edit: BulkEdit) -> Callable[[Picture], Change | None]:
 def _named(edit: BulkEdit) -> list[str]:
     found = [name for name in dict.fromkeys(map(canonical, edit.tags)) if name]
     if not found:
-        raise BadEdit(reason="no tag is named")
+        raise BadEdit(reason="no tag is named", reason_zh="没有指定标签")
     return found
 
 
@@ -167,7 +167,7 @@ def _renamer(edit: BulkEdit, new: list[str]) -> Callable[[str], list[str]]:
 
 def _captions(view: View, edit: BulkEdit) -> Callable[[Picture], Change | None]:
     if not edit.find:
-        raise BadEdit(reason="there is nothing to find")
+        raise BadEdit(reason="there is nothing to find", reason_zh="没有要查找的内容")
     literal = edit.how == "find in captions"
     expression = _expression(re.escape(edit.find) if literal else edit.find, edit)
     replacement = edit.replace.replace("\\", r"\\") if literal else edit.replace
@@ -192,14 +192,20 @@ def _expression(pattern: str, edit: BulkEdit) -> re.Pattern[str]:
     try:
         return re.compile(pattern, re.IGNORECASE if edit.ignore_case else 0)
     except re.error as error:
-        raise BadEdit(reason=f"the regular expression {pattern!r} is wrong: {error}") from error
+        raise BadEdit(
+            reason=f"the regular expression {pattern!r} is wrong: {error}",
+            reason_zh=f"正则表达式 {pattern!r} 有误：{error}",
+        ) from error
 
 
 def _substituted(expression: re.Pattern[str], replacement: str, text: str) -> str:
     try:
         return expression.sub(replacement, text)
     except (re.error, IndexError) as error:
-        raise BadEdit(reason=f"the replacement {replacement!r} is wrong: {error}") from error
+        raise BadEdit(
+            reason=f"the replacement {replacement!r} is wrong: {error}",
+            reason_zh=f"替换内容 {replacement!r} 有误：{error}",
+        ) from error
 
 
 def _title(edit: BulkEdit) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.dataset.store import Store
-from engine.errors import InputError, NotFound
+from engine.errors import CHECK_PATH, InputError, NotFound
 from engine.workspace import Workspace, inside, is_text
 
 OURS = ".easel"
@@ -78,7 +78,7 @@ class Library:
         if checked.casefold() in (known.casefold() for known in self.names()):
             raise NameTaken(name=checked)
         if pictures is not None and not pictures.is_dir():
-            raise NotFound(what="folder", name=pictures, remedy="Name a folder that is there.")
+            raise NotFound(what="folder", what_zh="文件夹", name=pictures, **CHECK_PATH)
         folder = self.workspace.datasets / checked
         folder.mkdir(parents=True)
         dataset = self._open(folder)
@@ -97,7 +97,9 @@ class Library:
         folder = inside(self.workspace.datasets, name)
         if name in ("", ".") or not os.path.isdir(folder):
             known = ", ".join(self.names()) or "none"
-            raise NotFound(what="dataset", name=name, remedy=f"There are: {known}.")
+            raise NotFound(
+                what="dataset", what_zh="数据集", name=name, remedy=f"There are: {known}.", remedy_zh=f"现有：{known}。"
+            )
         return folder
 
     def at(self, pictures: Path) -> Dataset:

@@ -49,7 +49,15 @@ _DAY = 86_400.0
 
 class BadFilter(InputError):
     en = "The filter '{text}' can't be understood at '{at}': {reason}."
-    zh = "无法理解筛选条件“{text}”中的“{at}”：{reason}。"
+    zh = "无法理解筛选条件“{text}”中的“{at_zh}”：{reason_zh}。"
+
+
+class _BadValue(Exception):
+    """A term's value is wrong: why, in both languages."""
+
+    def __init__(self, reason: str, reason_zh: str) -> None:
+        super().__init__(reason, reason_zh)
+        self.reasons = reason, reason_zh
 
 
 @dataclass
@@ -66,8 +74,9 @@ class _Words:
         self.at += 1
         return token
 
-    def bad(self, at: str, reason: str) -> BadFilter:
-        return BadFilter(text=self.text, at=at or "the end", reason=reason)
+    def bad(self, at: str, reason: str, reason_zh: str) -> BadFilter:
+        ends = at or "the end", at or "结尾"
+        return BadFilter(text=self.text, at=ends[0], at_zh=ends[1], reason=reason, reason_zh=reason_zh)
 
 
 def matching(view: View, text: str) -> np.ndarray:
@@ -77,7 +86,7 @@ def matching(view: View, text: str) -> np.ndarray:
         return np.ones(len(view.pictures()), bool)
     found = _either(view, words)
     if words.peek():
-        raise words.bad(words.peek(), "a bracket closes that was not opened")
+        raise words.bad(words.peek(), "a bracket closes that was not opened", "右括号没有对应的左括号")
     return found
 
 
@@ -87,7 +96,7 @@ def _split(text: str) -> list[str]:
     while at < len(text):
         found = _TOKEN.match(text, at)
         if found is None:
-            raise BadFilter(text=text, at=text[at:].strip()[:20], reason="a quote is not closed")
+            raise _Words(text, []).bad(text[at:].strip()[:20], "a quote is not closed", "引号没有闭合")
         tokens.append(found.group().strip())
         at = found.end()
     return tokens
@@ -113,13 +122,13 @@ def _both(view: View, words: _Words) -> np.ndarray:
 def _one(view: View, words: _Words) -> np.ndarray:
     token = words.take()
     if token in ("", ")") or token.upper() in ("AND", "OR"):
-        raise words.bad(token, "a word is missing before it")
+        raise words.bad(token, "a word is missing before it", "它前面缺少内容")
     if token == "-" or token.upper() == "NOT":
         return ~_one(view, words)
     if token == "(":
         found = _either(view, words)
         if words.take() != ")":
-            raise words.bad("", "a bracket is not closed")
+            raise words.bad("", "a bracket is not closed", "括号没有闭合")
         return found
     return _term(view, words, token)
 
@@ -130,15 +139,17 @@ def _term(view: View, words: _Words, token: str) -> np.ndarray:
     if colon and key in _KEYS and value:
         try:
             return _KEYS[key](view, value)
-        except ValueError as error:
-            raise words.bad(token, str(error)) from error
+        except _BadValue as error:
+            raise words.bad(token, *error.reasons) from error
     word = token.replace('"', "")
     if colon and key.isalpha() and value and not token.startswith('"') and view.category(canonical(word)) is None:
         if key in _KEYS:
-            raise words.bad(token, "a value is missing")
+            raise words.bad(token, "a value is missing", "缺少值")
         close = nearest(key, list(_KEYS))
         if len(key) > 2:
-            raise words.bad(token, f"there is no '{key}:'; did you mean '{close}:'")
+            raise words.bad(
+                token, f"there is no '{key}:'; did you mean '{close}:'", f"没有“{key}:”；您是否想写“{close}:”"
+            )
     name = canonical(word)
     if "*" in name or "?" in name:
         return view.hits(lambda tag, _: matches(name, tag)) > 0
@@ -174,7 +185,7 @@ def _path(view: View, value: str) -> np.ndarray:
 def _score(view: View, value: str) -> np.ndarray:
     found = re.match(r"(?P<tag>.+?)(?P<number>(?:<=|>=|=|<|>)\d+(?:\.\d+)?)$", value)
     if found is None:
-        raise ValueError("write it as score:TAG>0.8")
+        raise _BadValue("write it as score:TAG>0.8", "请写成 score:标签>0.8")
     scores = view.scores(canonical(found["tag"]))
     return np.nan_to_num(_compared(scores, found["number"]), nan=False) & ~np.isnan(scores)
 
@@ -188,7 +199,7 @@ def _source(view: View, value: str) -> np.ndarray:
 def _duplicate(view: View, value: str) -> np.ndarray:
     found = view.near_copies() >= 0
     if value not in ("yes", "no"):
-        raise ValueError("write dup:yes or dup:no")
+        raise _BadValue("write dup:yes or dup:no", "请写成 dup:yes 或 dup:no")
     return found if value == "yes" else ~found
 
 
@@ -209,7 +220,7 @@ def _has(view: View, value: str) -> np.ndarray:
         return view.hits(lambda _, category: category != RATING) > 0
     if value == "decisions":
         return view.decided() > 0
-    raise ValueError("known are has:caption, has:tags, has:decisions")
+    raise _BadValue("known are has:caption, has:tags, has:decisions", "可用：has:caption、has:tags、has:decisions")
 
 
 def _changed(view: View, value: str) -> np.ndarray:
@@ -219,14 +230,14 @@ def _changed(view: View, value: str) -> np.ndarray:
         return view.written_since(midnight) > 0
     days = re.match(r"(\d+)d$", value)
     if days is None:
-        raise ValueError("write changed:today or changed:7d")
+        raise _BadValue("write changed:today or changed:7d", "请写成 changed:today 或 changed:7d")
     return view.written_since(now - int(days[1]) * _DAY) > 0
 
 
 def _compared(values: np.ndarray, condition: str) -> np.ndarray:
     found = _NUMBER.match(condition)
     if found is None:
-        raise ValueError("a number is needed, such as >=7")
+        raise _BadValue("a number is needed, such as >=7", "需要一个数字，例如 >=7")
     return _SIGNS[found["sign"] or "="](values, float(found["value"]))
 
 

@@ -92,7 +92,13 @@ class Tables(Database):
     def picture(self, id: int) -> Picture:
         found = self.pictures([id])
         if not found:
-            raise NotFound(what="picture", name=id, remedy="Scan the dataset again.")
+            raise NotFound(
+                what="picture",
+                what_zh="图片",
+                name=id,
+                remedy="Scan the dataset again.",
+                remedy_zh="请重新扫描数据集。",
+            )
         return found[0]
 
     def measures(self) -> dict[int, dict[str, Any]]:

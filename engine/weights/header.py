@@ -107,7 +107,9 @@ def read_header(path: Path) -> Header:
             length = _header_length(path, first, status.st_size)
             text = file.read(length)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise NotFound(what="file", name=path, remedy=error.strerror or "") from error
+        raise NotFound(
+            what="file", what_zh="文件", name=path, remedy=error.strerror or "", remedy_zh="请检查路径和权限。"
+        ) from error
     if len(text) < length:
         raise Truncated(path=path, size=status.st_size, need=f"{8 + length:,}+")
     raw, metadata = _parse(path, text)
@@ -140,7 +142,11 @@ def read_folder(path: Path) -> Header:
             digest.update(metadata[f"easel.{part}"].encode())
     if not tensors:
         raise NotFound(
-            what="weights in folder", name=path, remedy=f"Expected .safetensors files in {', '.join(PARTS)}."
+            what="weights in folder",
+            what_zh="文件夹中的权重",
+            name=path,
+            remedy=f"Expected .safetensors files in {', '.join(PARTS)}.",
+            remedy_zh=f"应在 {', '.join(PARTS)} 中有 .safetensors 文件。",
         )
     return Header(path, tensors, metadata, size, digest.hexdigest()[:24], "folder")
 

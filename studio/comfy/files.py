@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from engine.errors import NotFound, OutsideWorkspace
+from engine.errors import GONE, NotFound, OutsideWorkspace
 from engine.workspace import Workspace, replacing
 from studio.app import App
 from studio.comfy.requests import empty, file_body, folder_of, path_in, plain_name
@@ -81,11 +81,13 @@ def _asked_for(workspace: Workspace, filename: str, query: dict[str, str]) -> Pa
     if annotated:
         filename, query = annotated[1], {**query, "type": annotated[2]}
     if not filename:
-        raise NotFound(what="picture", name="", remedy="Send filename=.")
+        raise NotFound(
+            what="picture", what_zh="图片", name="", remedy="Send filename=.", remedy_zh="请提供 filename=。"
+        )
     root = folder_of(workspace, query.get("type", "output"))
     path = path_in(root, query.get("subfolder", ""), filename)
     if any(part.startswith(".") for part in path.relative_to(root).parts) or not path.is_file():
-        raise NotFound(what="picture", name=filename[:80], remedy="It may have been moved or deleted.")
+        raise NotFound(what="picture", what_zh="图片", name=filename[:80], **GONE)
     return path
 
 
@@ -151,7 +153,13 @@ def _original(workspace: Workspace, reference: str) -> Path:
     except ValueError:
         row = None
     if not isinstance(row, dict) or not isinstance(row.get("filename"), str):
-        raise NotFound(what="picture", name=reference[:80], remedy="original_ref must name the picture of the mask.")
+        raise NotFound(
+            what="picture",
+            what_zh="图片",
+            name=reference[:80],
+            remedy="original_ref must name the picture of the mask.",
+            remedy_zh="original_ref 必须指明遮罩所属的图片。",
+        )
     query = {key: value for key, value in row.items() if isinstance(value, str)}
     return _asked_for(workspace, row["filename"], {"type": "output", **query})
 

@@ -98,7 +98,13 @@ async def file_body(request: Request, field: str, limit_mib: int) -> tuple[Uploa
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     file = form.get(field)
     if not isinstance(file, UploadFile) or not file.filename:
-        raise NotFound(what="field of the form", name=field, remedy="Send the file as multipart/form-data.")
+        raise NotFound(
+            what="field of the form",
+            what_zh="表单字段",
+            name=field,
+            remedy="Send the file as multipart/form-data.",
+            remedy_zh="请以 multipart/form-data 发送文件。",
+        )
     return file, fields
 
 
@@ -114,7 +120,13 @@ def folder_of(workspace: Workspace, kind: str) -> Path:
     """ComfyUI's three folders of pictures."""
     folders = {"output": workspace.output, "input": workspace.input, "temp": workspace.temp}
     if kind not in folders:
-        raise NotFound(what="folder type", name=kind[:40], remedy="Known: output, input, temp.")
+        raise NotFound(
+            what="folder type",
+            what_zh="文件夹类型",
+            name=kind[:40],
+            remedy="Known: output, input, temp.",
+            remedy_zh="可用：output、input、temp。",
+        )
     return folders[kind]
 
 

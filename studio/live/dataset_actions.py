@@ -130,7 +130,13 @@ def _thresholds(workspace: Workspace, dataset: Dataset, view: View, body: dict[s
     """Where a tagger's scores begin to count. Nothing is read again; `keep` makes them the tagger's own from now on."""
     source = next((s for s in view.sources() if s.id == body.get("source")), None)
     if source is None:
-        raise NotFound(what="source", name=str(body.get("source")), remedy="")
+        raise NotFound(
+            what="source",
+            what_zh="来源",
+            name=str(body.get("source")),
+            remedy="It has read none of these pictures.",
+            remedy_zh="它没有标注过这些图片。",
+        )
     values = {str(k): threshold(v) for k, v in dict(body.get("thresholds") or {}).items() if str(v).strip()}
     mcut = tuple(str(category) for category in body.get("mcut") or ())
     moved = {**source.policy.thresholds, **values}

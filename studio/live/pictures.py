@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from engine.errors import NotFound, PictureError
+from engine.errors import GONE, NotFound, PictureError
 from engine.graph.metadata import read_metadata
 from engine.workspace import is_text, replacing
 from studio.app import App
@@ -31,7 +31,7 @@ def routes(app: App) -> list[BaseRoute]:
         root = folder_of(app.workspace, query.get("type") or "output")
         path = path_in(root, query.get("subfolder", ""), query.get("filename", ""))
         if not path.is_file():
-            raise NotFound(what="picture", name=path.name, remedy="It may have been moved or deleted.")
+            raise NotFound(what="picture", what_zh="图片", name=path.name, **GONE)
         return path
 
     async def listed(request: Request) -> Response:

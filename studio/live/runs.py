@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from engine.errors import NotFound
+from engine.errors import GONE, NotFound
 from engine.workspace import inside
 from studio.app import App
 from studio.comfy.requests import plain_name
@@ -35,7 +35,7 @@ def routes(app: App) -> list[BaseRoute]:
     async def sample(request: Request) -> Response:
         path = folder(request) / "samples" / plain_name(request.path_params["file"])
         if not path.is_file():
-            raise NotFound(what="sample", name=path.name, remedy="")
+            raise NotFound(what="sample", what_zh="样图", name=path.name, **GONE)
         return FileResponse(path, headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
     return [

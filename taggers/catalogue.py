@@ -20,9 +20,9 @@ from taggers.joytag import JOYTAG
 from taggers.onnx_header import OnnxHeader, read_onnx_header
 from taggers.pixai import PIXAI_V09, PIXAI_V10
 from taggers.spec import TaggerSpec
-from taggers.wd import WD
+from taggers.wd import WD, WD_MODELS
 
-TAGGERS: tuple[TaggerSpec, ...] = (WD, PIXAI_V09, PIXAI_V10, CL_TAGGER, CAMIE, JOYTAG)
+TAGGERS: tuple[TaggerSpec, ...] = (*WD_MODELS, WD, PIXAI_V09, PIXAI_V10, CL_TAGGER, CAMIE, JOYTAG)
 
 
 class UnknownTagger(FileError):
@@ -71,7 +71,9 @@ class InstalledTagger:
             if spec.recognise(self.folder, header):
                 return spec
         reason = f"input {header.inputs[0].shape}, files {', '.join(sorted(os.listdir(self.folder))[:8])}"
-        raise UnknownTagger(path=self.name, known=", ".join(spec.title for spec in TAGGERS), reason=reason)
+        raise UnknownTagger(
+            path=self.name, known=", ".join(spec.title for spec in TAGGERS if spec not in WD_MODELS), reason=reason
+        )
 
     def thresholds(self) -> dict[str, float]:
         """By category: the kind's own, with those that the user keeps for this model over them."""

@@ -27,7 +27,7 @@ from engine.jobs.types import JobContext
 from engine.models.manager import ModelRef
 from taggers.catalogue import InstalledTagger, tagger
 from taggers.contract import Contract, contract
-from taggers.onnx_tagger import ScoresNotNumbers, Session, model_spec, scores, version_of, working_bytes
+from taggers.onnx_tagger import Session, model_spec, refuse_broken, scores, version_of, working_bytes
 from taggers.pixels import load
 from taggers.rules import reading
 from taggers.settings import TagSettings
@@ -136,7 +136,7 @@ def _tag(
                     _list_problem(dataset, picture, value, done)
             if good:
                 found, done.provider = _read(ctx, ref, model, [value for _, value in good])
-                _refuse_nan(model, good, found)
+                refuse_broken(model, found, [picture.name for picture, _ in good])
                 dataset.store.add_readings(
                     source,
                     {p.id: reading(row, model.words, settings.floor) for (p, _), row in zip(good, found, strict=True)},
@@ -152,12 +152,6 @@ def _read(ctx: JobContext, ref: ModelRef, model: Contract, values: list[np.ndarr
     with ctx.models.lease(ref, working=working_bytes(model, len(values))) as leased:
         session: Session = leased[ref]
         return scores(session, model, values), session.provider
-
-
-def _refuse_nan(model: Contract, good: Sequence[tuple[Picture, np.ndarray]], found: np.ndarray) -> None:
-    broken = np.flatnonzero(~np.isfinite(found).all(axis=1))
-    if len(broken):
-        raise ScoresNotNumbers(name=model.name, picture=good[int(broken[0])][0].name)
 
 
 def _list_problem(dataset: Dataset, picture: Picture, error: PictureError, done: _Run) -> None:

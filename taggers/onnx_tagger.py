@@ -23,10 +23,23 @@ from taggers.catalogue import InstalledTagger
 from taggers.contract import Contract, WrongShape
 from taggers.pixels import batch
 
+MANY_TAGS = 64  # from so many on, a tag list whose every probability is over a half is no reading of a picture
+
 
 class ScoresNotNumbers(FileError):
     en = "{name} gave scores that are not numbers (NaN) for {picture}. The file is broken, or half precision overflows."
     zh = "{name} 对 {picture} 给出了非数字（NaN）分数。模型文件已损坏，或半精度溢出。"
+
+
+class WrongOutputKind(FileError):
+    en = (
+        "{name} gave scores from {least:g} to {most:g} for {picture}, but a {kind} gives {wanted}. "
+        'If it is a conversion of another kind, write output = "{other}" into a tagger.toml beside it.'
+    )
+    zh = (
+        "{name} 对 {picture} 给出的分数在 {least:g} 到 {most:g} 之间，而 {kind} 应给出 {wanted}。"
+        '如果它是另一种转换版本，请在旁边的 tagger.toml 中写入 output = "{other}"。'
+    )
 
 
 class SessionFailed(FileError):
@@ -78,10 +91,36 @@ def scores(session: Session, model: Contract, pictures: Sequence[np.ndarray]) ->
     portion = model.fixed_batch or len(values)
     found = [_run(session, model, values[i : i + portion], portion) for i in range(0, len(values), portion)]
     result = np.concatenate(found)[: len(pictures)].astype(np.float32)
+    # infinity is as broken as NaN, and a sigmoid would hide it
+    result[~np.isfinite(result)] = np.nan
     if result.shape != (len(pictures), len(model.words)):
         reason = f"it gave {result.shape[1:]} scores for {len(model.words)} tags"
         raise WrongShape(name=model.name, kind=model.spec.title, reason=reason)
     return _sigmoid(result) if model.spec.output == "logit" else result
+
+
+def refuse_broken(model: Contract, found: np.ndarray, names: Sequence[str]) -> None:
+    """Raises ScoresNotNumbers or WrongOutputKind, naming the picture, where probabilities (n, tags) can't be right."""
+    broken = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    if len(broken):
+        raise ScoresNotNumbers(name=model.name, picture=names[int(broken[0])])
+    least, most = found.min(axis=1), found.max(axis=1)
+    if model.spec.output == "probability":
+        wrong = np.flatnonzero((least < -1e-3) | (most > 1 + 1e-3))
+    else:  # a sigmoid of probabilities is never under a half, and of so many tags most are not there
+        wrong = np.flatnonzero(least >= 0.5) if found.shape[1] >= MANY_TAGS else np.zeros(0, int)
+    if len(wrong):
+        place = int(wrong[0])
+        wanted, other = ("probabilities", "logit") if model.spec.output == "probability" else ("logits", "probability")
+        raise WrongOutputKind(
+            name=model.name,
+            kind=model.spec.title,
+            picture=names[place],
+            least=float(least[place]),
+            most=float(most[place]),
+            wanted=wanted,
+            other=other,
+        )
 
 
 def working_bytes(model: Contract, pictures: int) -> int:

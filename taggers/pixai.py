@@ -53,6 +53,7 @@ PIXAI_V09 = TaggerSpec(
     thresholds={"general": 0.30, "character": 0.75},
     licence="Apache-2.0",
     gated=True,
+    presets={"endpoint": {"general": 0.30, "character": 0.85}},
     sources=("deepghs/pixai-tagger-v0.9-onnx", "pixai-labs/pixai-tagger-v0.9"),
 )
 PIXAI_V10 = TaggerSpec(
@@ -78,6 +79,7 @@ PIXAI_V10 = TaggerSpec(
         "artist": 0.15,
         "copyright": 0.24,
         "meta": 0.17,
+        "rating": 0.41,
     },
     licence="Apache-2.0",
     sources=("pixai-labs/pixai-tagger-v1.0",),

@@ -66,6 +66,7 @@ class TaggerSpec:
     licence: str
     output_name: str | None = None  # the first output when None
     gated: bool = False
+    presets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # other thresholds that were published
     sources: tuple[str, ...] = field(default=())  # repositories known to have this contract
 
 

@@ -15,9 +15,10 @@ from engine.workspace import Workspace
 from taggers.catalogue import TAGGERS, tagger
 from taggers.contract import WrongShape, contract
 from taggers.described import WrongDescription
-from taggers.onnx_tagger import open_session, scores
+from taggers.onnx_tagger import ScoresNotNumbers, WrongOutputKind, open_session, refuse_broken, scores
 from taggers.pixels import load
 from taggers.spec import TaggerSpec, WrongVocabulary
+from taggers.wd import WD, WD_MODELS
 from tests.taggers.conftest import COLOURS
 from tests.taggers.synthetic import write_model, write_wd
 
@@ -172,3 +173,103 @@ def test_a_description_with_a_mistake_says_which(workspace: Workspace) -> None:
     (place / "tagger.toml").write_text('kind = "wd14"\n')
     with pytest.raises(WrongDescription, match="wd14"):
         tagger(workspace, "own").spec()
+
+
+def write_open(folder: Path, shape: list, *, count: int = 4, output: float = 0.0) -> Path:
+    """A model with any input shape whose every score is `output`."""
+    axes = [axis for axis, side in enumerate(shape) if axis and side != 3]
+    write_model(
+        folder / "model.onnx",
+        np.zeros((3, count), np.float32),
+        np.full(count, output, np.float32),
+        shape,
+        axes=axes,
+        sigmoid=False,
+    )
+    return folder
+
+
+@pytest.mark.parametrize("model", WD_MODELS, ids=lambda spec: spec.name)
+def test_every_wd_model_is_known_by_its_folder_and_has_its_own_row(workspace: Workspace, model: TaggerSpec) -> None:
+    write_wd(workspace.models / "taggers" / f"SmilingWolf_{model.name}")
+    found = tagger(workspace, f"SmilingWolf_{model.name}").spec()
+    assert (found.name, found.sources) == (model.name, (f"SmilingWolf/{model.name}",))
+    assert (found.pixels, found.thresholds) == (WD.pixels, WD.thresholds)
+
+
+def test_a_published_balance_is_offered_and_not_taken(workspace: Workspace) -> None:
+    presets = {spec.name: spec.presets for spec in TAGGERS}
+    assert presets["wd-eva02-large-tagger-v3"] == {"precision = recall": {"general": 0.5296}}
+    assert presets["pixai-v0.9"]["endpoint"]["character"] == 0.85
+
+
+def test_gated_models_and_licences_are_named() -> None:
+    assert [spec.name for spec in TAGGERS if spec.gated] == ["pixai-v0.9"]
+    assert {spec.licence for spec in TAGGERS} == {"Apache-2.0", "GPL-3.0"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        (["batch", 3, 48, 64], "not square"),
+        (["batch", 3, 48], "not NCHW"),
+        (["batch", 48, 48, 3], "not NCHW"),
+    ],
+)
+def test_inputs_of_another_shape_are_refused(workspace: Workspace, shape: list, reason: str) -> None:
+    place = write_kind(workspace, "cl_tagger")
+    (place / "tagger.toml").write_text('kind = "cl_tagger"\n')
+    write_open(place, shape)
+    with pytest.raises(WrongShape, match=reason):
+        contract(tagger(workspace, "kind"))
+
+
+def test_an_open_side_gets_the_size_of_the_kind(workspace: Workspace) -> None:
+    place = write_kind(workspace, "cl_tagger")
+    write_open(place, ["batch", 3, "height", "width"])
+    assert contract(tagger(workspace, "kind")).size == 448
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", KINDS)
+def test_scores_that_are_not_numbers_name_the_model_and_the_picture(
+    workspace: Workspace, name: str, value: float
+) -> None:
+    place = write_kind(workspace, name)
+    spec = tagger(workspace, "kind").spec()
+    bias = np.zeros(4, np.float32)
+    bias[2] = value
+    size, _, outputs = KINDS[name]
+    shape = ["batch", 3, size, size]
+    write_model(
+        place / "model.onnx",
+        np.zeros((3, 4), np.float32),
+        bias,
+        shape,
+        axes=[2, 3],
+        sigmoid=spec.output == "probability" and not np.isinf(value),
+        outputs=outputs,
+    )
+    model = contract(tagger(workspace, "kind"))
+    session = open_session(tagger(workspace, "kind").file, CpuDevice(), threads=1)
+    found = scores(session, model, [np.zeros((size, size, 3), np.uint8)])
+    with pytest.raises(ScoresNotNumbers, match=r"kind .* a\.png"):
+        refuse_broken(model, found, ["a.png"])
+
+
+def test_logits_where_probabilities_are_expected_are_told_apart(workspace: Workspace) -> None:
+    place = write_wd(workspace.models / "taggers" / "own")
+    write_open(place, ["batch", 32, 32, 3], count=11, output=-6.0)
+    model = contract(tagger(workspace, "own"))
+    with pytest.raises(WrongOutputKind, match='output = "logit"'):
+        refuse_broken(model, np.full((1, 11), -6.0), ["a.png"])
+
+
+def test_a_sigmoid_of_probabilities_is_told_apart(workspace: Workspace) -> None:
+    place = write_kind(workspace, "joytag")
+    (place / "top_tags.txt").write_text("\n".join(f"tag{i}" for i in range(100)))
+    write_open(place, ["batch", 3, 48, 48], count=100)
+    model = contract(tagger(workspace, "kind"))
+    with pytest.raises(WrongOutputKind, match='output = "probability"'):
+        refuse_broken(model, np.full((2, 100), 0.51), ["a.png", "b.png"])
+    refuse_broken(model, np.full((2, 100), 0.49), ["a.png", "b.png"])

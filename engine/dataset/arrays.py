@@ -129,12 +129,13 @@ def agreed(
     """Entries whose tag enough of the taggers that read the picture agree on, by weight.
 
     merge: {"how": "union" | "intersection" | "vote", "share": of the weight for a vote}. `readers` has one entry for
-    each reading, with its picture and source.
+    each reading, with its picture and source. First of all goes what sources that subtract have read.
     """
+    kept = _subtracted(kept, len(words), sources := list(sources))
     how = merge.get("how", "union")
     if how == "union" or readers is None or not len(readers.picture):
         return kept
-    voters = [s for s in sources if s.tool.startswith(TAGGER) and s.policy.enabled]
+    voters = [s for s in sources if s.tool.startswith(TAGGER) and s.policy.enabled and not s.policy.subtracts]
     weight = np.zeros(1 + max((*kept.source.tolist(), *readers.source.tolist()), default=0))
     for source in voters:
         if source.id < len(weight):
@@ -144,6 +145,15 @@ def agreed(
     share = np.bincount(inverse, weights=weight[kept.source])[inverse] / np.maximum(possible[kept.picture], 1e-9)
     needed = 1.0 if how == "intersection" else float(merge.get("share", 0.5))
     return kept.where((share >= needed - 1e-6) | (weight[kept.source] == 0))
+
+
+def _subtracted(kept: Entries, terms: int, sources: Iterable[Source]) -> Entries:
+    """Entries without those of sources that subtract, and without the (picture, term) pairs that these read."""
+    taking = np.isin(kept.source, [source.id for source in sources if source.policy.subtracts])
+    if not taking.any():
+        return kept
+    pair = kept.picture * terms + kept.term
+    return kept.where(~taking & ~np.isin(pair, pair[taking]))
 
 
 def present(kept: Entries, pictures: int, terms: int) -> Present:

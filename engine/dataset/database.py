@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from engine.errors import FileError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pictures (
@@ -40,6 +40,15 @@ CREATE TABLE IF NOT EXISTS decisions (
 CREATE TABLE IF NOT EXISTS captions (
     id INTEGER PRIMARY KEY, picture INTEGER NOT NULL, source INTEGER NOT NULL,
     text TEXT NOT NULL, created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS regions (
+    picture INTEGER NOT NULL, source INTEGER NOT NULL, found TEXT NOT NULL, created REAL NOT NULL,
+    revision INTEGER NOT NULL, PRIMARY KEY (picture, source)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (
+    picture INTEGER NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, revision INTEGER NOT NULL,
+    PRIMARY KEY (picture, kind)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS votes (
+    first INTEGER NOT NULL, second INTEGER NOT NULL, better INTEGER, time REAL NOT NULL,
+    PRIMARY KEY (first, second)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, title TEXT NOT NULL, state TEXT NOT NULL,
     changes BLOB NOT NULL);
@@ -48,6 +57,9 @@ CREATE INDEX IF NOT EXISTS files_picture ON files (picture);
 CREATE INDEX IF NOT EXISTS readings_revision ON readings (revision);
 CREATE INDEX IF NOT EXISTS decisions_revision ON decisions (revision);
 CREATE INDEX IF NOT EXISTS captions_picture ON captions (picture);
+CREATE INDEX IF NOT EXISTS captions_source ON captions (source);
+CREATE INDEX IF NOT EXISTS regions_revision ON regions (revision);
+CREATE INDEX IF NOT EXISTS marks_revision ON marks (revision);
 """
 
 

@@ -9,6 +9,7 @@
     score:cat>0.8                  a tagger gave the tag such a score
     source:wd  source:user         a source with this in its name read it; a person decided or wrote something
     w:>=1024 h:<512 res:<512 ar:>1.5    width, height, shorter side, width / height
+    mask:yes crop:no     a mask is drawn on it; it is cut to a part
     dup:yes  blur:<10              has near copies; in the least sharp 10 % of the measured pictures
     disagree:>0.3                  share of its tags on which the taggers do not agree
     has:caption has:tags has:decisions
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.dataset.captions import canonical, matches, pretty
-from engine.dataset.records import RATING, USER
+from engine.dataset.records import RATING, USER, Mark
 from engine.dataset.view import View
 from engine.errors import InputError
 from engine.settings import nearest
@@ -196,6 +197,16 @@ def _source(view: View, value: str) -> np.ndarray:
     return view.read_by(value)
 
 
+def _marked(kind: Mark) -> Callable[[View, str], np.ndarray]:
+    def found(view: View, value: str) -> np.ndarray:
+        if value not in ("yes", "no"):
+            raise ValueError(f"write {kind}:yes or {kind}:no")
+        drawn = view.store.marks(kind)
+        return np.array([(picture.id in drawn) == (value == "yes") for picture in view.pictures()], bool)
+
+    return found
+
+
 def _duplicate(view: View, value: str) -> np.ndarray:
     found = view.near_copies() >= 0
     if value not in ("yes", "no"):
@@ -260,6 +271,8 @@ _KEYS: dict[str, Callable[[View, str], np.ndarray]] = {
     "h": _size(lambda w, h: h),
     "res": _size(min),
     "ar": _size(lambda w, h: w / max(1, h)),
+    "mask": _marked("mask"),
+    "crop": _marked("crop"),
     "dup": _duplicate,
     "blur": _blur,
     "disagree": lambda view, value: _compared(view.disagreement(), value),

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Decision = Literal[1, 0, -1]  # yes, none, no
+Mark = Literal[
+    "crop", "mask"
+]  # what a person draws on a picture: (left, top, right, bottom); the name of a mask's file
 USER = "user"
 GENERAL = "general"
 RATING = "rating"
@@ -51,7 +54,8 @@ class FileRow:
 class Policy:
     """Which of a source's tags count: score > threshold of the category, or of the tag itself. All may move later.
 
-    `mcut` lists categories cut where the scores fall most (the value was kept with each reading).
+    `mcut` lists categories cut where the scores fall most (the value was kept with each reading). `weight` is the
+    source's part in a vote. What a source that `subtracts` reads is taken away from what the others read.
     """
 
     thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -59,6 +63,7 @@ class Policy:
     mcut: tuple[str, ...] = ()
     enabled: bool = True
     weight: float = 1.0
+    subtracts: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -67,11 +72,12 @@ class Policy:
             "mcut": list(self.mcut),
             "enabled": self.enabled,
             "weight": self.weight,
+            "subtracts": self.subtracts,
         }
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Policy:
-        return Policy(data["thresholds"], data["per_tag"], tuple(data["mcut"]), data["enabled"], data["weight"])
+        return Policy(**{**data, "mcut": tuple(data["mcut"])})
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,27 @@ class Reading:
 
     tags: Sequence[tuple[str, str, float]]  # name, category, score
     cuts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a picture that a model found, in pixels of the upright picture: a box, or polygons inside it.
+
+    A polygon is x, y, x, y ... `score` is 1 where the model gives none.
+    """
+
+    label: str
+    box: tuple[float, float, float, float]
+    polygons: tuple[tuple[float, ...], ...] = ()
+    score: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"label": self.label, "box": self.box, "polygons": self.polygons, "score": self.score}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Region:
+        x0, y0, x1, y1 = data["box"]
+        return Region(data["label"], (x0, y0, x1, y1), tuple(map(tuple, data["polygons"])), data["score"])
 
 
 @dataclass(frozen=True)
@@ -123,10 +150,12 @@ class Changes:
     policies: list[tuple[int, Any, Any]] = field(default_factory=list)  # source, before, after
     meta: list[tuple[str, Any, Any]] = field(default_factory=list)  # key, before, after
     removed: list[tuple[int, int, int]] = field(default_factory=list)  # picture, before, after
+    marks: list[tuple[int, str, Any, Any]] = field(default_factory=list)  # picture, kind, before, after (None: none)
+    votes: list[tuple[int, int, int | None, int | None]] = field(default_factory=list)  # captions; better
 
     @property
     def pictures(self) -> set[int]:
-        return {row[0] for row in (*self.decisions, *self.captions, *self.removed)}
+        return {row[0] for row in (*self.decisions, *self.captions, *self.removed, *self.marks)}
 
     def __bool__(self) -> bool:
-        return any((self.decisions, self.captions, self.policies, self.meta, self.removed))
+        return any(vars(self).values())

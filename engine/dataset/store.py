@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engine.dataset.database import parts
-from engine.dataset.records import GENERAL, USER, CaptionVersion, Changes, Decision, Event, Policy
+from engine.dataset.records import GENERAL, USER, CaptionVersion, Changes, Decision, Event, Mark, Policy
 from engine.dataset.tables import Tables
 
 
@@ -108,6 +108,17 @@ class Store(Tables):
 
         return self.edit(title, make)
 
+    def adopt_captions(self, source: int, title: str, pictures: Iterable[int] | None = None) -> Event | None:
+        """Make the newest caption of a source current, in the pictures it described, or in those of `pictures`."""
+
+        def make() -> Changes:
+            newest, wanted = self.newest_captions(source), None if pictures is None else set(pictures)
+            now = dict(self.rows("SELECT id, caption FROM pictures"))
+            rows = [(p, now[p], id) for p, (id, _) in newest.items() if wanted is None or p in wanted]
+            return Changes(captions=[row for row in rows if row[1] != row[2]])
+
+        return self.edit(title, make)
+
     def set_policy(self, source: int, policy: Policy, title: str) -> Event | None:
         def make() -> Changes:
             before = json.loads(self.rows("SELECT policy FROM sources WHERE id=?", source)[0][0])
@@ -132,6 +143,28 @@ class Store(Tables):
     def return_pictures(self, ids: Iterable[int], title: str) -> Event | None:
         """Take pictures that were removed in again."""
         return self._set_removed(ids, 0, title)
+
+    def mark(self, kind: Mark, values: Mapping[int, Any], title: str) -> Event | None:
+        """Draw on pictures: a value by picture id, None to take it away. As one event."""
+
+        def make() -> Changes:
+            before = self.marks(kind)
+            rows = [(picture, kind, before.get(picture), value) for picture, value in values.items()]
+            return Changes(marks=[row for row in rows if row[2] != row[3]])
+
+        return self.edit(title, make)
+
+    def vote(self, one: int, other: int, better: int | None, title: str) -> Event | None:
+        """Which of two caption versions is better: its id, 0 for neither, None to take the vote back."""
+        first, second = sorted((one, other))
+        if first == second or better not in (first, second, 0, None):
+            raise ValueError(f"a vote between captions {one} and {other} can't be for {better}")
+
+        def make() -> Changes:
+            before = self.votes().get((first, second))
+            return Changes(votes=[(first, second, before, better)] if before != better else [])
+
+        return self.edit(title, make)
 
     def _set_removed(self, ids: Iterable[int], value: int, title: str) -> Event | None:
         wanted = list(dict.fromkeys(ids))
@@ -174,6 +207,14 @@ class Store(Tables):
         self._db.executemany(
             "UPDATE sources SET policy=?, revision=? WHERE id=?",
             [(json.dumps(row[side]), revision, row[0]) for row in changes.policies],
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO marks (picture, kind, value, revision) VALUES (?,?,?,?)",
+            [(row[0], row[1], json.dumps(row[side]), revision) for row in changes.marks],
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO votes (first, second, better, time) VALUES (?,?,?,?)",
+            [(row[0], row[1], row[side], now) for row in changes.votes],
         )
         for row in changes.meta:
             self._set_meta(row[0], row[side])

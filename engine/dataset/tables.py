@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from engine.dataset.database import Database, parts
-from engine.dataset.records import GENERAL, CaptionVersion, FileRow, Picture, Policy, Reading, Source
+from engine.dataset.records import GENERAL, CaptionVersion, FileRow, Mark, Picture, Policy, Reading, Region, Source
 from engine.errors import NotFound
 
 
@@ -183,6 +183,33 @@ class Tables(Database):
         found = self.rows("SELECT source, terms, scores, created FROM readings WHERE picture=?", picture)
         return {s: (np.frombuffer(t, "<u4"), np.frombuffer(v, "<f4"), made) for s, t, v, made in found}
 
+    # regions and marks
+
+    def add_regions(self, source: int, found: Mapping[int, Sequence[Region]]) -> None:
+        """What a source found in pictures, by picture id; it replaces what this source found there before."""
+        with self.writing() as revision:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO regions (picture, source, found, created, revision) VALUES (?,?,?,?,?)",
+                [
+                    (picture, source, json.dumps([r.to_json() for r in regions]), time.time(), revision)
+                    for picture, regions in found.items()
+                ],
+            )
+
+    def regions_of(self, picture: int) -> dict[int, list[Region]]:
+        """{source: regions} of one picture."""
+        found = self.rows("SELECT source, found FROM regions WHERE picture=? ORDER BY source", picture)
+        return {source: [Region.from_json(one) for one in json.loads(text)] for source, text in found}
+
+    def with_regions(self) -> set[int]:
+        """Pictures in which some source found something."""
+        return {row[0] for row in self.rows("SELECT picture FROM regions WHERE found<>'[]'")}
+
+    def marks(self, kind: Mark) -> dict[int, Any]:
+        """{picture: value} of what a person drew."""
+        found = self.rows("SELECT picture, value FROM marks WHERE kind=? AND value<>'null'", kind)
+        return {picture: json.loads(value) for picture, value in found}
+
     # captions
 
     def add_caption(self, picture: int, source: int, text: str) -> int:
@@ -202,6 +229,20 @@ class Tables(Database):
             picture,
         )
         return [CaptionVersion(*row[:6], current=bool(row[6])) for row in found]
+
+    def newest_captions(self, source: int) -> dict[int, tuple[int, str]]:
+        """{picture: (id of the version, text)} of the last that a source wrote for each picture."""
+        found = self.rows("SELECT picture, MAX(id), text FROM captions WHERE source=? GROUP BY picture", source)
+        return {picture: (id, text) for picture, id, text in found}
+
+    def caption_sources(self) -> dict[int, int]:
+        """{source: for how many pictures it wrote a caption}."""
+        return dict(self.rows("SELECT source, COUNT(DISTINCT picture) FROM captions GROUP BY source ORDER BY source"))
+
+    def votes(self) -> dict[tuple[int, int], int]:
+        """{(lower caption id, higher caption id): the better one, 0 where neither is}."""
+        found = self.rows("SELECT first, second, better FROM votes WHERE better IS NOT NULL")
+        return {(first, second): better for first, second, better in found}
 
     def _paths(self, where: str, values: Sequence[Any]) -> dict[int, tuple[str, ...]]:
         names: dict[int, list[str]] = {}

@@ -218,3 +218,18 @@ def test_scores_are_kept_as_they_were_read(dataset: Dataset) -> None:
     terms, scores, _ = dataset.store.readings_of(1)[source.id]
     assert scores[0] == np.float32(0.123456)
     assert dataset.store.find_terms(["cat"]) == {"cat": int(terms[0])}
+
+
+def test_a_dataset_of_the_first_format_gets_the_tables_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.db"
+    with Store(path) as store:
+        store.rows("DROP TABLE marks")
+        store.rows("DROP TABLE votes")
+        store.rows("DROP TABLE regions")
+        policy = '{"thresholds": {"general": 0.5}, "per_tag": {}, "mcut": [], "enabled": true, "weight": 1.0}'
+        store.rows("INSERT INTO sources VALUES (1, 'tagger:x', '', '', '{}', ?, 0, 1)", policy)
+        store.rows("PRAGMA user_version=1")
+    with Store(path) as store:
+        assert store.marks("mask") == {}
+        assert store.votes() == {}
+        assert store.sources()[0].policy == Policy({"general": 0.5})

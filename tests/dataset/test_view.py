@@ -82,6 +82,19 @@ def test_taggers_are_merged_by_vote_and_what_a_person_wrote_always_counts(
     assert sorted(t.name for t in View(dataset.store).tags(1)) == expected
 
 
+def test_what_a_source_that_subtracts_read_is_taken_away(dataset: Dataset) -> None:
+    for tool, tags in (("tagger:x", "abc"), ("sidecar", "bd"), ("tagger:minus", "bz")):
+        policy = Policy({"general": 0.5}, subtracts=tool == "tagger:minus")
+        source = dataset.store.source(tool, policy=policy)
+        dataset.store.add_readings(source.id, {1: Reading([(t, "general", 0.9) for t in tags])})
+    view = View(dataset.store)
+    assert sorted(tag.name for tag in view.tags(1)) == ["a", "c", "d"]
+    dataset.store.change_meta("merge", {"how": "intersection"}, "Merge")
+    assert sorted(tag.name for tag in view.tags(1)) == ["a", "c", "d"]
+    dataset.store.decide([(1, "b", 1)], "b all the same")
+    assert sorted(tag.name for tag in view.tags(1)) == ["a", "b", "c", "d"]
+
+
 def test_a_source_that_is_off_does_not_count(dataset: Dataset, view: View) -> None:
     (source,) = view.sources()
     dataset.store.set_policy(source.id, Policy(enabled=False), "Off")

@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS captions (
     id INTEGER PRIMARY KEY, picture INTEGER NOT NULL, source INTEGER NOT NULL,
     text TEXT NOT NULL, created REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS regions (
-    picture INTEGER NOT NULL, source INTEGER NOT NULL, found TEXT NOT NULL, created REAL NOT NULL,
+    picture INTEGER NOT NULL, source INTEGER NOT NULL, regions TEXT NOT NULL, created REAL NOT NULL,
     revision INTEGER NOT NULL, PRIMARY KEY (picture, source)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (
     picture INTEGER NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, revision INTEGER NOT NULL,
@@ -58,7 +58,7 @@ CREATE INDEX IF NOT EXISTS readings_revision ON readings (revision);
 CREATE INDEX IF NOT EXISTS decisions_revision ON decisions (revision);
 CREATE INDEX IF NOT EXISTS captions_picture ON captions (picture);
 CREATE INDEX IF NOT EXISTS captions_source ON captions (source);
-CREATE INDEX IF NOT EXISTS regions_revision ON regions (revision);
+CREATE INDEX IF NOT EXISTS readings_source ON readings (source);
 CREATE INDEX IF NOT EXISTS marks_revision ON marks (revision);
 """
 
@@ -144,6 +144,13 @@ class Database:
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._db.execute(sql, values).fetchall()
+
+    def write(self, sql: str, values: tuple[Any, ...]) -> None:
+        """One statement; only inside `writing`."""
+        with self._lock:
+            if not self._depth:
+                raise RuntimeError("write outside of a transaction")
+            self._db.execute(sql, values)
 
     def revision(self) -> int:
         """Grows with every write of any process: readers refresh what is newer than what they have."""

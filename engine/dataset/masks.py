@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFilter, UnidentifiedImageError
+from PIL import Image, ImageFilter, UnidentifiedImageError
 
 from engine.dataset.decoding import NotAPicture, PictureGone
 from engine.dataset.library import OURS, Dataset
 from engine.dataset.pictures import content_hash
-from engine.dataset.records import Event, Picture, Region
+from engine.dataset.records import Event, Picture
+from engine.dataset.regions import Region, mask_of
 from engine.errors import InputError
 from engine.workspace import inside, replacing
 
@@ -66,18 +67,11 @@ def read_mask(data: bytes, picture: Picture) -> Image.Image:
         raise NotAPicture(name=picture.name, reason=f"its mask is no PNG: {error}") from error
 
 
-def mask_of_regions(regions: Iterable[Region], size: tuple[int, int], grow: float = 0.0) -> Image.Image:
+def mask_of_regions(regions: Iterable[Region], picture: Picture, grow: float = 0.0) -> Image.Image:
     """What regions cover, in white. `grow` widens it by this share of the shorter side; the edge is soft."""
-    mask = Image.new("L", size, 0)
-    draw = ImageDraw.Draw(mask)
-    for region in regions:
-        for polygon in region.polygons:
-            if len(polygon) >= 6:
-                draw.polygon(list(polygon), fill=255)
-        if not region.polygons:
-            x0, y0, x1, y1 = region.box
-            draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), fill=255)
-    side = min(size)
+    scale = min(1.0, LONGEST / max(picture.width, picture.height))
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    mask, side = mask_of(regions, *size), min(size)
     if grow > 0:
         mask = mask.filter(ImageFilter.GaussianBlur(grow * side)).point([0] * 9 + [255] * 247)
     return mask.filter(ImageFilter.GaussianBlur(side / 256))

@@ -102,27 +102,6 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Region:
-    """A part of a picture that a model found, in pixels of the upright picture: a box, or polygons inside it.
-
-    A polygon is x, y, x, y ... `score` is 1 where the model gives none.
-    """
-
-    label: str
-    box: tuple[float, float, float, float]
-    polygons: tuple[tuple[float, ...], ...] = ()
-    score: float = 1.0
-
-    def to_json(self) -> dict[str, Any]:
-        return {"label": self.label, "box": self.box, "polygons": self.polygons, "score": self.score}
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Region:
-        x0, y0, x1, y1 = data["box"]
-        return Region(data["label"], (x0, y0, x1, y1), tuple(map(tuple, data["polygons"])), data["score"])
-
-
-@dataclass(frozen=True)
 class CaptionVersion:
     id: int
     picture: int

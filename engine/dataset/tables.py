@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from engine.dataset.database import Database, parts
-from engine.dataset.records import GENERAL, CaptionVersion, FileRow, Mark, Picture, Policy, Reading, Region, Source
+from engine.dataset.records import GENERAL, CaptionVersion, FileRow, Mark, Picture, Policy, Reading, Source
 from engine.errors import NotFound
 
 
@@ -183,34 +183,12 @@ class Tables(Database):
         found = self.rows("SELECT source, terms, scores, created FROM readings WHERE picture=?", picture)
         return {s: (np.frombuffer(t, "<u4"), np.frombuffer(v, "<f4"), made) for s, t, v, made in found}
 
-    # regions and marks
-
-    def add_regions(self, source: int, found: Mapping[int, Sequence[Region]]) -> None:
-        """What a source found in pictures, by picture id; it replaces what this source found there before."""
-        with self.writing() as revision:
-            self._db.executemany(
-                "INSERT OR REPLACE INTO regions (picture, source, found, created, revision) VALUES (?,?,?,?,?)",
-                [
-                    (picture, source, json.dumps([r.to_json() for r in regions]), time.time(), revision)
-                    for picture, regions in found.items()
-                ],
-            )
-
-    def regions_of(self, picture: int) -> dict[int, list[Region]]:
-        """{source: regions} of one picture."""
-        found = self.rows("SELECT source, found FROM regions WHERE picture=? ORDER BY source", picture)
-        return {source: [Region.from_json(one) for one in json.loads(text)] for source, text in found}
-
-    def with_regions(self) -> set[int]:
-        """Pictures in which some source found something."""
-        return {row[0] for row in self.rows("SELECT picture FROM regions WHERE found<>'[]'")}
+    # marks and captions
 
     def marks(self, kind: Mark) -> dict[int, Any]:
         """{picture: value} of what a person drew."""
         found = self.rows("SELECT picture, value FROM marks WHERE kind=? AND value<>'null'", kind)
         return {picture: json.loads(value) for picture, value in found}
-
-    # captions
 
     def add_caption(self, picture: int, source: int, text: str) -> int:
         """A version of a picture's caption. It counts only once an edit makes it the current one."""

@@ -7,11 +7,14 @@ from PIL import Image
 
 from engine.dataset.library import Dataset, Library
 from engine.dataset.masks import BadCrop, mask_of_regions, mask_path, open_mask, read_mask, set_crop, set_mask
+from engine.dataset.pictures import scan
 from engine.dataset.query import matching
-from engine.dataset.records import Picture, Region
+from engine.dataset.records import Picture
+from engine.dataset.regions import Region, add_regions, regions_of
 from engine.dataset.view import View
 from engine.errors import PictureError
 from engine.workspace import Workspace
+from tests.dataset.conftest import picture
 
 
 @pytest.fixture
@@ -56,22 +59,22 @@ def test_the_opaque_part_of_a_drawing_is_its_mask(first: Picture) -> None:
         read_mask(b"no png", first)
 
 
-def test_a_mask_of_boxes_and_polygons_covers_them() -> None:
-    regions = [Region("cat", (10, 10, 40, 40)), Region("ear", (60, 60, 90, 90), polygons=((60, 60, 90, 60, 60, 90),))]
-    mask = mask_of_regions(regions, (100, 100))
+def test_a_mask_of_boxes_and_polygons_covers_them(dataset: Dataset) -> None:
+    picture(dataset.root / "square.png", size=(100, 100))
+    scan(dataset)
+    square = next(p for p in dataset.store.pictures() if p.name == "square.png")
+    regions = [Region("cat", "box", (0.1, 0.1, 0.4, 0.4)), Region("ear", "polygon", (0.6, 0.6, 0.9, 0.6, 0.6, 0.9))]
+    mask = mask_of_regions(regions, square)
     assert (mask.getpixel((25, 25)), mask.getpixel((65, 65)), mask.getpixel((88, 88))) == (255, 255, 0)
-    wider = mask_of_regions(regions, (100, 100), grow=0.1)
+    wider = mask_of_regions(regions, square, grow=0.1)
     assert (mask.getpixel((45, 25)), wider.getpixel((45, 25))) == (0, 255)
 
 
 def test_a_region_survives_the_store(dataset: Dataset, first: Picture) -> None:
-    found = [Region("cat", (1.5, 2, 30, 31), ((1, 2, 3, 4, 5, 6),), 0.75), Region("dog", (0, 0, 9, 9))]
+    found = [Region("cat", "box", (0.1, 0.2, 0.5, 0.75)), Region("ear", "polygon", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6))]
     source = dataset.store.source("captioner:florence", "v1").id
-    dataset.store.add_regions(source, {first.id: found})
-    assert dataset.store.regions_of(first.id) == {source: found}
-    assert dataset.store.with_regions() == {first.id}
-    dataset.store.add_regions(source, {first.id: []})
-    assert dataset.store.with_regions() == set()
+    add_regions(dataset.store, source, {first.id: found})
+    assert regions_of(dataset.store, first.id) == {source: found}
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 30, 30), (0, 0, 49, 30), (30, 0, 10, 30), (0, 0, 20, 4), (0, 0, 20)])

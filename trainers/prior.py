@@ -15,8 +15,11 @@ import torch
 from engine.families.base import Components
 from engine.models.manager import ModelManager
 from engine.progress import ProgressSink
+from engine.sampling.guiders import cfg_guider
 from engine.sampling.model import schedule_of
+from engine.sampling.noise import Noise
 from engine.sampling.run import sample
+from engine.sampling.samplers.table import SAMPLERS
 from engine.sampling.schedulers import sigmas_for
 from trainers.buckets import Bucket
 from trainers.cache import TensorFiles
@@ -95,15 +98,14 @@ def _draw(
         about = {"pooled_output": torch.cat(pooled) if pooled else None}
         drawn = sample(
             manager,
-            model,
-            sampler_name=SAMPLER,
+            cfg_guider(
+                model, [[torch.cat([cross for cross, _ in alike]), about]], [list(negative)], settings.prior_cfg
+            ),
+            sampler=SAMPLERS[SAMPLER],
             sigmas=sigmas,
-            positive=[[torch.cat([cross for cross, _ in alike]), about]],
-            negative=[list(negative)],
-            cfg=settings.prior_cfg,
-            seed=seed + index,
+            noise=Noise(seed + index),
             latent=torch.zeros((len(alike), *shape)),
             interrupt_check=check,
         )
-        latents.append((drawn - model.latent.shift) * model.latent.scale)
+        latents.append((drawn.latent - model.latent.shift) * model.latent.scale)
     return torch.cat(latents)

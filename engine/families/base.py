@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from engine.families.parts.patch import Patch
+    from engine.families.parts.schedule import Schedule
     from engine.models.manager import ModelManager, ModelRef
     from engine.weights.lora import LoraEntry, LoraFile
 
 Part = Literal["denoiser", "text_encoder"]
-Prediction = Literal["eps", "v"]
+Prediction = Literal["eps", "v", "x0", "img_to_img", "lcm", "edm", "flow", "cosmos_rflow"]  # sampling/prediction.py
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ class Model:
     latent: LatentFormat
     modules: Mapping[str, tuple[int, ...]] = field(repr=False)  # {module: shape of its weight}: what LoRAs may act on
     adapters: tuple[Adapter, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)  # patches: shift, rescale, freeu ...
+    schedule: Schedule | None = None  # in place of the family's
+    patches: tuple[Patch, ...] = ()  # what acts for the time of a run: on the module, on the guidance
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -197,8 +201,21 @@ class Family(Protocol):
         ...
 
     def predict(self, module: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, text: TextBatch) -> torch.Tensor:
-        """One call of the denoiser. x (batch, c, h, w) in the training scale (unit variance), timesteps (batch,)
-        float in 0..999; returns eps or v as `Model.prediction` says. Differentiable."""
+        """One call of the denoiser. x (batch, c, h, w) as the prediction's input is (sampling/prediction.py: of unit
+        variance for eps and v), timesteps (batch,) float as the schedule tells them; returns eps, v ... as
+        `Model.prediction` says. Differentiable."""
+        ...
+
+    def schedule(self, model: Model) -> Schedule:
+        """How noisy the training was. Patches may put another in `Model.schedule`."""
+        ...
+
+    def extra_conditions(
+        self, model: Model, pooled: torch.Tensor | None, options: Mapping[str, Any], latent: torch.Tensor
+    ) -> Mapping[str, torch.Tensor]:
+        """What a conditioning entry's dict (`options`) says to this family beyond the prompt, as `TextBatch.extra` for
+        `predict`: sizes, guidance, reference latents. `latent` (batch, c, h, w), in the denoiser's scale, is what the
+        run starts from; each tensor has 1 or `batch` rows. "concat" (of the latent's size) is cropped with areas."""
         ...
 
     def alphas_cumprod(self, model: Model) -> torch.Tensor:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from engine.families.parts.schedule import Schedule
     from engine.models.manager import ModelManager
 
 SPEC = FamilySpec(
@@ -157,6 +158,16 @@ class SD1:
         from engine.families.parts import diffusion
 
         return diffusion.predict(module, x, timesteps, text.cross)
+
+    def schedule(self, model: Model) -> Schedule:
+        from engine.families.parts.schedule import DiscreteSchedule
+
+        return DiscreteSchedule.from_alphas_cumprod(self.alphas_cumprod(model))
+
+    def extra_conditions(
+        self, model: Model, pooled: torch.Tensor | None, options: Mapping[str, Any], latent: torch.Tensor
+    ) -> Mapping[str, torch.Tensor]:
+        return {}
 
     def alphas_cumprod(self, model: Model) -> torch.Tensor:
         import torch

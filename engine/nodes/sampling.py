@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from torch import Tensor
-
 from engine.families.base import Model
 from engine.graph.node import CONDITIONING, LATENT, MODEL, In, NodeContext, Out, node
 from engine.sampling.denoiser import Callback, Step
+from engine.sampling.guiders import cfg_guider
 from engine.sampling.model import schedule_of
+from engine.sampling.noise import Noise
 from engine.sampling.preview import latent_to_image
 from engine.sampling.run import sample
 from engine.sampling.samplers.table import SAMPLERS
@@ -70,7 +70,7 @@ def ksampler_advanced(
         if return_with_leftover_noise == "disable":
             sigmas[-1] = 0.0
     # A part that starts at or behind its end has no steps: the latent is handed on.
-    sigmas = sigmas[start_at_step:]
+    sigmas = sigmas[start_at_step:] if start_at_step < len(sigmas) - 1 else []
     noisy = add_noise == "enable"
     return (
         _sampled(ctx, model, noise_seed, cfg, sampler_name, sigmas, positive, negative, latent_image, add_noise=noisy),
@@ -90,27 +90,22 @@ def _sampled(
     *,
     add_noise: bool,
 ) -> dict[str, Any]:
-    samples: Tensor = latent_image["samples"]
     out = sample(
         ctx.models,
-        model,
-        sampler_name=sampler_name,
+        cfg_guider(model, positive, negative, cfg),
+        sampler=SAMPLERS[sampler_name],
         sigmas=sigmas,
-        positive=positive,
-        negative=negative,
-        cfg=cfg,
-        seed=seed,
-        latent=samples,
-        add_noise=add_noise,
+        noise=Noise(seed, none=not add_noise),
+        latent=latent_image["samples"],
         batch_index=latent_image.get("batch_index"),
         noise_mask=latent_image.get("noise_mask"),
-        callback=_shown(ctx, model),
+        callback=shown(ctx, model),
         interrupt_check=ctx.interrupt_check,
     )
-    return {**latent_image, "samples": out}
+    return {**latent_image, "samples": out.latent}
 
 
-def _shown(ctx: NodeContext, model: Model) -> Callback:
+def shown(ctx: NodeContext, model: Model) -> Callback:
     """Tells how far a run is and shows its picture so far."""
 
     def show(step: Step) -> None:

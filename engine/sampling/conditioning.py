@@ -8,7 +8,7 @@ conditioning nodes write them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from engine.families.base import TextBatch
-from engine.sampling.schedule import DiscreteSchedule
+from engine.families.parts.schedule import Schedule
+
+# (pooled, an entry's dict, latent) -> TextBatch.extra: Family.extra_conditions of a model
+ExtraConditions = Callable[[Tensor | None, Mapping[str, Any], Tensor], Mapping[str, Tensor]]
 
 # Latent cells over which the border of an area fades, so that it leaves no seam.
 FADE = 8
@@ -54,6 +57,12 @@ class Condition:
     def active(self, sigma: float) -> bool:
         return self.sigma_end <= sigma <= self.sigma_start
 
+    def text_in_area(self, x: Tensor) -> TextBatch:
+        """The prompt for a call with the area's part of x; "concat" channels lie over the latent and are cut too."""
+        if self.area is None or "concat" not in self.text.extra:
+            return self.text
+        return replace(self.text, extra={**self.text.extra, "concat": self.area.crop(self.text.extra["concat"])})
+
     def weight(self, x: Tensor) -> Tensor:
         """How much it counts in each cell of its area: (batch or 1, 1, height, width)."""
         height, width = x.shape[-2:]
@@ -66,15 +75,20 @@ class Condition:
 
 
 def read_conditioning(
-    conditioning: Sequence[Sequence[Any]], latent: Tensor, schedule: DiscreteSchedule
+    conditioning: Sequence[Sequence[Any]], latent: Tensor, schedule: Schedule, extra: ExtraConditions
 ) -> list[Condition]:
     """The entries of a CONDITIONING link for a latent, on its device."""
-    return [_read(entry[0], entry[1], latent, schedule) for entry in conditioning]
+    return [_read(entry[0], entry[1], latent, schedule, extra) for entry in conditioning]
 
 
-def meet_areas(positive: list[Condition], negative: list[Condition]) -> tuple[list[Condition], list[Condition]]:
-    """Where one side has a prompt for an area, the other side is asked there as well, with its best fitting prompt."""
-    return positive + _missing(negative, positive), negative + _missing(positive, negative)
+def meet_areas(sides: Sequence[list[Condition]]) -> list[list[Condition]]:
+    """Where one side has a prompt for an area, the others are asked there as well, with their best fitting prompts."""
+    met = [list(side) for side in sides]
+    for i, side in enumerate(met):
+        for j, other in enumerate(met):
+            if i != j:
+                other += _missing(side, other)
+    return met
 
 
 def _missing(asked: Iterable[Condition], there: list[Condition]) -> list[Condition]:
@@ -93,13 +107,17 @@ def _smallest_around(area: Area, conditions: Iterable[Condition]) -> Condition |
     return min(around, key=lambda c: math.inf if c.area is None else c.area.height * c.area.width, default=None)
 
 
-def _read(cross: Tensor, options: dict[str, Any], latent: Tensor, schedule: DiscreteSchedule) -> Condition:
+def _read(
+    cross: Tensor, options: Mapping[str, Any], latent: Tensor, schedule: Schedule, extra: ExtraConditions
+) -> Condition:
     batch, (height, width) = latent.shape[0], (latent.shape[-2], latent.shape[-1])
     pooled = options.get("pooled_output")
-    text = TextBatch(
-        cross=repeat_to_batch(cross.to(latent.device), batch),
-        pooled=None if pooled is None else repeat_to_batch(pooled.to(latent.device), batch),
-    )
+    if pooled is not None:
+        pooled = repeat_to_batch(pooled.to(latent.device), batch)
+    more = {
+        key: repeat_to_batch(value.to(latent.device), batch) for key, value in extra(pooled, options, latent).items()
+    }
+    text = TextBatch(repeat_to_batch(cross.to(latent.device), batch), pooled, more)
     area = _area(options.get("area"), height, width)
     mask = options.get("mask")
     if mask is not None:

@@ -1,63 +1,77 @@
-"""Classifier-free guidance (https://arxiv.org/abs/2207.12598) over a model: from its predictions to a Denoiser.
+"""From a model's predictions to a Denoiser: it evaluates prompts, and a rule makes one estimate of theirs.
 
-It batches what can go into one call of the model and knows nothing of how the model is made or where it came from.
+It batches what can go into one call of the model and knows nothing of how the model is made or where it came from. The
+sides of a guidance are lists of prompts; side 0 is what is wanted, 1 what is not, more are a rule's own (guiders.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.families.base import Prediction, TextBatch
+from engine.families.parts.patch import Acting, Now, Patch, all_acting
+from engine.families.parts.schedule import Schedule
 from engine.sampling.conditioning import Condition, meet_areas
-from engine.sampling.schedule import DiscreteSchedule
+from engine.sampling.prediction import PREDICTIONS
 
-# (model input of unit variance, timesteps (batch,), text) -> eps or v
+# (model input, timesteps (batch,), text) -> eps, v ... of the input's shape
 Predict = Callable[[Tensor, Tensor, TextBatch], Tensor]
 
 # Prompts of different length are repeated to a common one for one call, unless that makes one this much longer.
 LONGEST_REPEAT = 4
 
+# (point, whether the unconditional estimate is asked for) -> (denoised, unconditional denoised)
+Rule = Callable[["Point", bool], tuple[Tensor, Tensor]]
+
 
 class Guided:
-    """A GuidedDenoiser: denoised = uncond + cfg * (cond - uncond). At cfg 1 the negative prompt is not evaluated."""
+    """A GuidedDenoiser of `rule` over the sides. `module` is what `predict` calls: patches act on it."""
 
     def __init__(
         self,
         predict: Predict,
-        schedule: DiscreteSchedule,
+        schedule: Schedule,
         prediction: Prediction,
-        positive: list[Condition],
-        negative: list[Condition],
-        cfg: float,
+        sides: Sequence[list[Condition]],
+        rule: Rule,
+        *,
+        patches: Sequence[Patch] = (),
+        module: nn.Module | None = None,
+        now: Now | None = None,
+        sigmas: Sequence[float] = (),
         interrupt_check: Callable[[], None] = lambda: None,
     ) -> None:
         self.predict = predict
         self.schedule = schedule
-        self.prediction: Prediction = prediction
-        self.positive, self.negative = meet_areas(positive, negative)
-        self.cfg = cfg
+        self.parametrisation = PREDICTIONS[prediction]
+        self.sides = meet_areas(sides)
+        self.rule = rule
+        self.patches = patches
+        self.module = module
+        self.now = now or Now()
+        self.sigmas = sigmas
         self.interrupt_check = interrupt_check
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        if math.isclose(self.cfg, 1.0):
-            return self._estimates(x, sigma, [self.positive])[0]
-        return self.with_uncond(x, sigma)[0]
+        return self.rule(Point(self, x, sigma), any(patch.both_sides for patch in self.patches))[0]
 
     def with_uncond(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        cond, uncond = self._estimates(x, sigma, [self.positive, self.negative])
-        return uncond + (cond - uncond) * self.cfg, uncond
+        return self.rule(Point(self, x, sigma), True)
 
-    def _estimates(self, x: Tensor, sigma: float, sides: Sequence[list[Condition]]) -> list[Tensor]:
+    def estimates(self, x: Tensor, sigma: float, sides: Sequence[int | None]) -> list[Tensor]:
         """The weighted mean of the denoised latents of each side's conditions; zero where none counts."""
         self.interrupt_check()
-        active = [(side, c) for side, conditions in enumerate(sides) for c in conditions if c.active(sigma)]
+        lists = [self.sides[side] if side is not None and side < len(self.sides) else [] for side in sides]
+        active = [(i, c) for i, conditions in enumerate(lists) for c in conditions if c.active(sigma)]
         sums = [torch.zeros_like(x) for _ in sides]
         weights = [torch.full_like(x, 1e-37) for _ in sides]  # nothing over nothing is nothing
-        for group in _batches([condition for _, condition in active], x):
+        for group in _batches([condition for _, condition in active]):
+            self.now.sides = tuple(sides[active[i][0]] or 0 for i in group)
             denoised = self._denoised(x, sigma, [active[i][1] for i in group])
             for i, estimate in zip(group, denoised, strict=True):
                 side, condition = active[i]
@@ -71,20 +85,93 @@ class Guided:
         """One call of the model for conditions whose areas have one size."""
         parts = [c.area.crop(x) if c.area else x for c in conditions]
         stacked = torch.cat(parts)
-        timesteps = torch.full((stacked.shape[0],), self.schedule.timestep(sigma), device=x.device)
-        out = self.predict(stacked / math.sqrt(sigma**2 + 1), timesteps, _cat([c.text for c in conditions])).to(x)
-        if self.prediction == "eps":
-            denoised = stacked - out * sigma
-        else:
-            denoised = stacked / (sigma**2 + 1) - out * (sigma / math.sqrt(sigma**2 + 1))
+        self.now.sigma, timestep = sigma, self.schedule.timestep(sigma)
+        timesteps = torch.full((stacked.shape[0],), timestep, device=x.device)
+        text = _cat([c.text_in_area(x) for c in conditions])
+        output = self.predict(self.parametrisation.input(stacked, sigma), timesteps, text).to(x)
+        denoised = self.parametrisation.denoised(stacked, output, sigma, timestep)
         return list(denoised.split(x.shape[0]))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation of a rule."""
+
+    guided: Guided
+    x: Tensor
+    sigma: float
+
+    def estimates(self, *sides: int | None) -> list[Tensor]:
+        """Of each side; zeros for None and for a side that is not there."""
+        return self.guided.estimates(self.x, self.sigma, sides)
+
+    def guide(self, cond: Tensor, uncond: Tensor, cfg: float, sides: tuple[int, int | None] = (0, 1)) -> Tensor:
+        """uncond + cfg * (cond - uncond), or what a patch has in its place, and what patches make of it."""
+        seen = Seen(self, cfg, cond, uncond, sides)
+        rules = [patch.cfg for patch in self.guided.patches if patch.cfg is not None]
+        return self.finish(rules[-1](seen) if rules else uncond + (cond - uncond) * cfg, seen)
+
+    def prepare(
+        self, cond: Tensor, uncond: Tensor, cfg: float, sides: tuple[int, int | None] = (0, 1)
+    ) -> tuple[Tensor, Tensor]:
+        """What patches make of the estimates before the rule."""
+        for patch in self.guided.patches:
+            if patch.pre is not None:
+                cond, uncond = patch.pre(Seen(self, cfg, cond, uncond, sides))
+        return cond, uncond
+
+    def finish(self, denoised: Tensor, seen: Seen) -> Tensor:
+        """What patches make of the guided estimate."""
+        for patch in self.guided.patches:
+            if patch.post is not None:
+                denoised = patch.post(seen, denoised)
+        return denoised
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The Guidance (families/parts/patch.py) that patches are shown."""
+
+    point: Point
+    cfg: float
+    cond: Tensor
+    uncond: Tensor
+    sides: tuple[int, int | None]
+
+    @property
+    def x(self) -> Tensor:
+        return self.point.x
+
+    @property
+    def sigma(self) -> float:
+        return self.point.sigma
+
+    @property
+    def has_uncond(self) -> bool:
+        return self.sides[1] is not None
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.point.guided.schedule
+
+    @property
+    def sigmas(self) -> Sequence[float]:
+        return self.point.guided.sigmas
+
+    def again(self, *acting: Acting, x: Tensor | None = None, negative: bool = False) -> Tensor:
+        guided = self.point.guided
+        side = self.sides[1] if negative else self.sides[0]
+        if guided.module is None:
+            raise ValueError("a patch acts on the module, but this denoiser was made without one")
+        with all_acting(guided.module, guided.now, acting):
+            return guided.estimates(self.x if x is None else x, self.sigma, [side])[0]
 
 
 def _whole(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _batches(conditions: list[Condition], x: Tensor) -> list[list[int]]:
+def _batches(conditions: list[Condition]) -> list[list[int]]:
     """Indices of conditions that go into one call: same size of area, prompts that repeat to a common length."""
     groups: list[list[int]] = []
     for i, condition in enumerate(conditions):
@@ -100,9 +187,13 @@ def _batches(conditions: list[Condition], x: Tensor) -> list[list[int]]:
 def _fits(a: Condition, b: Condition) -> bool:
     size_a, size_b = ((c.area.height, c.area.width) if c.area else None for c in (a, b))
     tokens_a, tokens_b = a.text.cross.shape[1], b.text.cross.shape[1]
-    same_kind = (a.text.pooled is None) == (b.text.pooled is None) and a.text.extra.keys() == b.text.extra.keys()
+    same_kind = (a.text.pooled is None) == (b.text.pooled is None) and _shapes(a.text) == _shapes(b.text)
     repeats = math.lcm(tokens_a, tokens_b) // min(tokens_a, tokens_b)
     return size_a == size_b and same_kind and repeats <= LONGEST_REPEAT
+
+
+def _shapes(text: TextBatch) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in text.extra.items()}
 
 
 def _cat(texts: list[TextBatch]) -> TextBatch:

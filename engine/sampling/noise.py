@@ -9,11 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from engine.sampling.denoiser import NoiseSource
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A NOISE link: what a run starts with, and the seed of what is added on the way. `none`: it starts with none."""
+
+    seed: int = 0
+    none: bool = False
+
+    def draw(self, latent: Tensor, batch_index: Sequence[int] | None = None) -> Tensor:
+        return torch.zeros(latent.shape) if self.none else initial_noise(latent, self.seed, batch_index)
 
 
 def initial_noise(latent: Tensor, seed: int, batch_index: Sequence[int] | None = None) -> Tensor:

@@ -1,8 +1,9 @@
-"""One sampling run: a latent and a seed go in, a clean latent comes out. What KSampler and its relatives share."""
+"""One sampling run: a latent and noise go in, a clean latent comes out. What KSampler and its relatives share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,11 +11,12 @@ from torch import Tensor
 from engine.errors import GraphError
 from engine.families.base import Model
 from engine.models.manager import ModelManager
-from engine.sampling.denoiser import Callback, GuidedDenoiser, silent
+from engine.sampling.denoiser import Callback, GuidedDenoiser, Step, silent
+from engine.sampling.guiders import Guider
 from engine.sampling.inpaint import Masked, fit_mask
-from engine.sampling.model import Conditioning, guided
-from engine.sampling.noise import brownian_noise, initial_noise, step_noise
-from engine.sampling.samplers.table import SAMPLERS
+from engine.sampling.model import guided
+from engine.sampling.noise import Noise, brownian_noise, initial_noise, step_noise
+from engine.sampling.samplers.table import Sampler
 
 
 class NotANumber(GraphError):
@@ -33,53 +35,84 @@ class WrongChannels(GraphError):
     zh = "潜变量有 {got} 个通道，但 {model} 需要 {need} 个。请使用该模型系列的空潜变量或 VAE。"
 
 
+class WrongShape(GraphError):
+    en = "The latent has the shape {shape}, but {model} works on pictures: (batch, channels, height, width)."
+    zh = "潜变量的形状为 {shape}，但 {model} 处理的是图片：（批次, 通道, 高, 宽）。"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """latent: where the run ended. denoised: the model's last estimate of the clean latent. Both (batch, c, h, w) in
+    the VAE's scale, on the CPU in float32."""
+
+    latent: Tensor
+    denoised: Tensor
+
+
 @torch.no_grad()
 def sample(
     models: ModelManager,
-    model: Model,
+    guider: Guider,
     *,
-    sampler_name: str,
+    sampler: Sampler,
     sigmas: Sequence[float],
-    positive: Conditioning,
-    negative: Conditioning,
-    cfg: float,
-    seed: int,
+    noise: Noise,
     latent: Tensor,
-    add_noise: bool = True,
     batch_index: Sequence[int] | None = None,
     noise_mask: Tensor | None = None,
     callback: Callback = silent,
     interrupt_check: Callable[[], None] = lambda: None,
-) -> Tensor:
-    """latent (batch, c, h, w) in the VAE's scale -> the sampled one, on the CPU in float32.
+) -> Sampled:
+    """latent (batch, c, h, w) in the VAE's scale -> where the sampler takes it over the sigmas. Without sigmas it is
+    handed on; of one, it gets the noise of that sigma.
 
     noise_mask: 1 where the picture is made anew, of any size. Raises Cancelled from the callback or the check,
     NotANumber when the model breaks down.
     """
+    model = guider.model
     latent = fit_channels(latent, model)
-    if len(sigmas) < 2:
-        return latent
+    if not sigmas:
+        return Sampled(latent, latent)
     scaled = (latent.float() - model.latent.shift) * model.latent.scale if latent.any() else latent.float()
-    drawn = initial_noise(scaled, seed, batch_index) if add_noise else torch.zeros_like(scaled)
-    sampler = SAMPLERS[sampler_name]
+    drawn = noise.draw(scaled, batch_index)
     steps = [float(sigma) for sigma in sigmas]
-    with guided(models, model, positive, negative, cfg, scaled, interrupt_check) as (denoiser, device):
+    last: Tensor | None = None
+
+    def watched(step: Step) -> None:
+        nonlocal last
+        if not bool(torch.isfinite(step.denoised).all()):
+            raise NotANumber(sampler=sampler.name, step=step.index + 1, total=step.total, sigma=step.sigma)
+        last = step.denoised
+        callback(step)
+
+    with guided(models, guider, scaled, steps, interrupt_check) as (denoiser, device):
         schedule = denoiser.schedule
         scaled, drawn = scaled.to(device), drawn.to(device)
         x = schedule.add_noise(scaled, drawn, steps[0], pure=schedule.is_pure_noise(steps[0]))
         masked: GuidedDenoiser = denoiser
         if noise_mask is not None:
-            kept = initial_noise(scaled, (seed + 1) % 2**64).to(device) if sampler.fresh_mask_noise else drawn
-            masked = Masked(denoiser, fit_mask(noise_mask, scaled), scaled, kept)
-        noise = brownian_noise(x, steps, seed) if sampler.noise == "brownian" else step_noise(x, seed)
-        out = sampler.function(masked, x, steps, callback=callback, noise=noise, **sampler.options(schedule))
-        if not bool(torch.isfinite(out).all()):
-            raise NotANumber(sampler=sampler_name, step=len(steps) - 1, total=len(steps) - 1, sigma=steps[-2])
-        return (out / model.latent.scale + model.latent.shift).to("cpu", torch.float32)
+            kept = initial_noise(scaled, (noise.seed + 1) % 2**64).to(device) if sampler.fresh_mask_noise else drawn
+            fitted = fit_mask(noise_mask, scaled)
+            masked = Masked(denoiser, schedule, fitted, scaled, kept, patches=model.patches, sigmas=steps)
+        if len(steps) > 1:
+            source = brownian_noise(x, steps, noise.seed) if sampler.noise == "brownian" else step_noise(x, noise.seed)
+            x = sampler.function(masked, x, steps, callback=watched, noise=source, **sampler.options(schedule))
+        x = schedule.finish(x, steps[-1])
+        if not bool(torch.isfinite(x).all()):
+            raise NotANumber(sampler=sampler.name, step=len(steps) - 1, total=len(steps) - 1, sigma=steps[-1])
+        ended, denoised = (_unscaled(found, model) for found in (x, x if last is None else last))
+        return Sampled(ended, denoised)
+
+
+def _unscaled(latent: Tensor, model: Model) -> Tensor:
+    return (latent / model.latent.scale + model.latent.shift).to("cpu", torch.float32)
 
 
 def fit_channels(latent: Tensor, model: Model) -> Tensor:
-    """An empty latent takes the model's number of channels; one with a picture in it must have it. WrongChannels."""
+    """An empty latent takes the model's number of channels; one with a picture in it must have it.
+    WrongShape, WrongChannels."""
+    if latent.ndim != 4:
+        raise WrongShape(shape=tuple(latent.shape), model=model.ref.title)
     need = model.latent.channels
     if latent.shape[1] == need:
         return latent

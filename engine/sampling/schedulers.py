@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from engine.sampling.schedule import DiscreteSchedule
+from engine.families.parts.schedule import Schedule
 
-Scheduler = Callable[[DiscreteSchedule, int], list[float]]
+Scheduler = Callable[[Schedule, int], list[float]]
 
 # The midpoint of their last step would lie at sigma 0: they take one step more and leave out the last but one sigma.
 DISCARD_PENULTIMATE = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
@@ -38,15 +38,15 @@ def polyexponential_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: 
     return [*(ramp * (high - low) + low).exp().tolist(), 0.0]
 
 
-def karras(schedule: DiscreteSchedule, steps: int) -> list[float]:
+def karras(schedule: Schedule, steps: int) -> list[float]:
     return karras_sigmas(steps, schedule.sigma_min, schedule.sigma_max)
 
 
-def exponential(schedule: DiscreteSchedule, steps: int) -> list[float]:
+def exponential(schedule: Schedule, steps: int) -> list[float]:
     return exponential_sigmas(steps, schedule.sigma_min, schedule.sigma_max)
 
 
-def normal(schedule: DiscreteSchedule, steps: int) -> list[float]:
+def normal(schedule: Schedule, steps: int) -> list[float]:
     """Timesteps evenly spaced from the noisiest to the cleanest, both included."""
     start, end = schedule.timestep(schedule.sigma_max), schedule.timestep(schedule.sigma_min)
     if math.isclose(schedule.sigma(end), 0, abs_tol=1e-5):
@@ -55,19 +55,19 @@ def normal(schedule: DiscreteSchedule, steps: int) -> list[float]:
     return [*(schedule.sigma(t) for t in torch.linspace(start, end, steps).tolist()), 0.0]
 
 
-def sgm_uniform(schedule: DiscreteSchedule, steps: int) -> list[float]:
+def sgm_uniform(schedule: Schedule, steps: int) -> list[float]:
     """Timesteps evenly spaced over the whole range, the cleanest left to the final 0 (Stability's sgm)."""
     start, end = schedule.timestep(schedule.sigma_max), schedule.timestep(schedule.sigma_min)
     return [*(schedule.sigma(t) for t in torch.linspace(start, end, steps + 1)[:-1].tolist()), 0.0]
 
 
-def simple(schedule: DiscreteSchedule, steps: int) -> list[float]:
+def simple(schedule: Schedule, steps: int) -> list[float]:
     """Every n-th training sigma from the noisiest on."""
     stride = len(schedule.sigmas) / steps
     return [*(float(schedule.sigmas[-(1 + int(i * stride))]) for i in range(steps)), 0.0]
 
 
-def ddim_uniform(schedule: DiscreteSchedule, steps: int) -> list[float]:
+def ddim_uniform(schedule: Schedule, steps: int) -> list[float]:
     """Every n-th training sigma counted from the cleanest but one, as DDIM's code did; may have a step more."""
     stride = max(len(schedule.sigmas) // steps, 1)
     rising = schedule.sigmas[1::stride].tolist()
@@ -75,7 +75,7 @@ def ddim_uniform(schedule: DiscreteSchedule, steps: int) -> list[float]:
     return [*start, *rising][::-1]
 
 
-def beta(schedule: DiscreteSchedule, steps: int, alpha: float = 0.6, beta: float = 0.6) -> list[float]:
+def beta(schedule: Schedule, steps: int, alpha: float = 0.6, beta: float = 0.6) -> list[float]:
     """Timesteps at quantiles of a Beta distribution: dense at both ends (https://arxiv.org/abs/2407.12173)."""
     from scipy.stats import beta as distribution
 
@@ -85,7 +85,7 @@ def beta(schedule: DiscreteSchedule, steps: int, alpha: float = 0.6, beta: float
     return [*(float(schedule.sigmas[t]) for t in distinct), 0.0]
 
 
-def linear_quadratic(schedule: DiscreteSchedule, steps: int, threshold_noise: float = 0.025) -> list[float]:
+def linear_quadratic(schedule: Schedule, steps: int, threshold_noise: float = 0.025) -> list[float]:
     """Linear in the first half until threshold_noise is gone, then quadratic (Movie Gen and Genmo's Mochi)."""
     if steps == 1:
         return [schedule.sigma_max, 0.0]
@@ -99,7 +99,7 @@ def linear_quadratic(schedule: DiscreteSchedule, steps: int, threshold_noise: fl
     return [*((1 - d) * schedule.sigma_max for d in done), 0.0]
 
 
-def kl_optimal(schedule: DiscreteSchedule, steps: int) -> list[float]:
+def kl_optimal(schedule: Schedule, steps: int) -> list[float]:
     """Evenly spaced in arctan sigma: Align Your Steps (https://arxiv.org/abs/2404.14507), theorem 3.1."""
     if steps == 1:
         return [schedule.sigma_max, 0.0]
@@ -121,7 +121,7 @@ SCHEDULERS: dict[str, Scheduler] = {
 
 
 def sigmas_for(
-    schedule: DiscreteSchedule, scheduler: str, steps: int, *, denoise: float = 1.0, sampler_name: str = ""
+    schedule: Schedule, scheduler: str, steps: int, *, denoise: float = 1.0, sampler_name: str = ""
 ) -> list[float]:
     """The sigmas of a sampling run of `steps` steps.
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from engine.families.base import TextBatch
-from engine.sampling.conditioning import Area, meet_areas, read_conditioning
+from engine.families.parts.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod
+from engine.sampling.conditioning import Area, Condition, meet_areas, read_conditioning
 from engine.sampling.guidance import Guided
-from engine.sampling.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod
+from engine.sampling.guiders import Cfg
 
 SCHEDULE = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
 LATENT = torch.zeros(2, 4, 16, 16)
@@ -32,9 +33,17 @@ def prompt(value: float, tokens: int = 77, **options: object) -> list[list[objec
     return [[torch.full((1, tokens, 8), value), dict(options)]]
 
 
+def nothing(pooled: Tensor | None, options: object, latent: Tensor) -> dict[str, Tensor]:
+    return {}
+
+
+def read(conditioning: list, latent: Tensor = LATENT) -> list[Condition]:
+    return read_conditioning(conditioning, latent, SCHEDULE, nothing)
+
+
 def guided(model: Recorder, positive: list, negative: list, cfg: float = 7.0, prediction: str = "eps") -> Guided:
-    read = [read_conditioning(side, LATENT, SCHEDULE) for side in (positive, negative)]
-    return Guided(model, SCHEDULE, prediction, *read, cfg)  # type: ignore[arg-type]
+    read_sides = [read(side, LATENT) for side in (positive, negative)]
+    return Guided(model, SCHEDULE, prediction, read_sides, Cfg(cfg))  # type: ignore[arg-type]
 
 
 def test_guidance_goes_beyond_the_positive_prompt() -> None:
@@ -108,15 +117,15 @@ def test_an_area_is_asked_as_a_crop_and_fades_at_its_inner_border() -> None:
 
 
 def test_the_negative_prompt_is_asked_in_the_areas_of_the_positive_one() -> None:
-    positive = read_conditioning(prompt(1.0, area=(8, 8, 0, 8)), LATENT, SCHEDULE)
-    negative = read_conditioning(prompt(0.5), LATENT, SCHEDULE)
-    _, met = meet_areas(positive, negative)
+    positive = read(prompt(1.0, area=(8, 8, 0, 8)))
+    negative = read(prompt(0.5))
+    _, met = meet_areas([positive, negative])
     assert [c.area for c in met] == [None, Area(8, 8, 0, 8)]
     assert met[1].text is negative[0].text
 
 
 def test_an_area_in_percent_is_of_the_latent() -> None:
-    (condition,) = read_conditioning(prompt(1.0, area=("percentage", 0.5, 0.25, 0.5, 0.75)), LATENT, SCHEDULE)
+    (condition,) = read(prompt(1.0, area=("percentage", 0.5, 0.25, 0.5, 0.75)))
     assert condition.area == Area(8, 4, 8, 12)
 
 
@@ -124,7 +133,7 @@ def test_a_mask_is_fitted_to_the_latent_and_may_bound_an_area() -> None:
     mask = torch.zeros(1, 128, 128)
     mask[:, :, 64:] = 1
     options = {"mask": mask, "mask_strength": 0.5, "set_area_to_bounds": True}
-    (condition,) = read_conditioning(prompt(1.0, **options), LATENT, SCHEDULE)
+    (condition,) = read(prompt(1.0, **options))
     assert condition.area == Area(16, 8, 0, 8)
     assert condition.weight(LATENT).shape == (2, 1, 16, 8)
     assert condition.weight(LATENT).eq(0.5).all()
@@ -132,7 +141,7 @@ def test_a_mask_is_fitted_to_the_latent_and_may_bound_an_area() -> None:
 
 def test_a_prompt_for_several_pictures_is_dealt_out() -> None:
     several = [[torch.stack([torch.full((77, 8), float(v)) for v in range(3)]), {}]]
-    (condition,) = read_conditioning(several, torch.zeros(5, 4, 8, 8), SCHEDULE)
+    (condition,) = read(several, torch.zeros(5, 4, 8, 8))
     assert condition.text.cross[:, 0, 0].tolist() == [0, 1, 2, 0, 1]
 
 

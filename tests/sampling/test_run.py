@@ -18,8 +18,11 @@ from engine.models.device import CpuDevice, Device
 from engine.models.loaded import TorchModel
 from engine.models.manager import ModelManager, ModelSpec
 from engine.nodes.sampling import ksampler, ksampler_advanced
+from engine.sampling.guiders import cfg_guider
 from engine.sampling.model import schedule_of
+from engine.sampling.noise import Noise
 from engine.sampling.run import NotANumber, WrongChannels, sample
+from engine.sampling.samplers.table import SAMPLERS
 from engine.sampling.schedulers import sigmas_for
 from engine.weights.lora import LoraEntry
 
@@ -145,9 +148,10 @@ def test_two_parts_make_the_whole() -> None:
 def test_a_part_without_leftover_noise_goes_to_sigma_zero_in_its_last_step() -> None:
     ctx = Context()
     sigmas = sigmas_for(schedule_of(model(ctx)), "karras", 4)
-    options: dict[str, Any] = {"positive": prompt(1), "negative": prompt(2), "cfg": 4.0, "seed": 5, "latent": EMPTY}
-    expected = sample(ctx.models, model(ctx), sampler_name="euler", sigmas=[*sigmas[:2], 0.0], **options)
-    assert torch.equal(advanced(ctx, EMPTY, end_at_step=2), expected)
+    guider = cfg_guider(model(ctx), prompt(1), prompt(2), 4.0)
+    options: dict[str, Any] = {"sampler": SAMPLERS["euler"], "noise": Noise(5), "latent": EMPTY}
+    expected = sample(ctx.models, guider, sigmas=[*sigmas[:2], 0.0], **options)
+    assert torch.equal(advanced(ctx, EMPTY, end_at_step=2), expected.latent)
 
 
 def test_a_part_without_steps_hands_its_latent_on() -> None:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from engine.errors import Cancelled
+from engine.families.parts.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod
 from engine.sampling import names
 from engine.sampling.denoiser import Step
 from engine.sampling.noise import brownian_noise, step_noise
 from engine.sampling.samplers.multistep import lagrange_integrals
 from engine.sampling.samplers.table import SAMPLERS
-from engine.sampling.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod
 
 from .gaussian import MEAN, STD, Gaussian, no_noise, solution, start
 

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
+from engine.families.parts.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod
 from engine.sampling import names
-from engine.sampling.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod
 from engine.sampling.schedulers import SCHEDULERS, polyexponential_sigmas, sigmas_for
 
 SCHEDULE = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
 
+from engine.families.parts.schedule import Schedule
 from engine.sampling.samplers import dpm_solver, dpmpp, euler, exponential, multistep, stochastic, uni_pc
-from engine.sampling.schedule import DiscreteSchedule
 
 
-def _nothing(schedule: DiscreteSchedule) -> dict[str, Any]:
+def _nothing(schedule: Schedule) -> dict[str, Any]:
     return {}
 
 
-def _sde_window(schedule: DiscreteSchedule) -> dict[str, Any]:
+def _sde_window(schedule: Schedule) -> dict[str, Any]:
     """SA-Solver adds noise in the middle of the way alone."""
     return {"sde_start_sigma": schedule.percent_to_sigma(0.2), "sde_end_sigma": schedule.percent_to_sigma(0.8)}
 
@@ -30,8 +30,16 @@ class Sampler:
 
     function: Callable[..., Tensor]
     noise: Literal["step", "brownian"] = "step"
-    options: Callable[[DiscreteSchedule], Mapping[str, Any]] = _nothing
+    options: Callable[[Schedule], Mapping[str, Any]] = _nothing
     fresh_mask_noise: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__.removeprefix("sample_")
+
+    def having(self, **options: Any) -> Sampler:
+        """With options of its function; they go before those that follow from the schedule."""
+        return replace(self, options=lambda schedule: {**self.options(schedule), **options})
 
 
 _2m_sde = Sampler(dpmpp.sample_dpmpp_2m_sde, "brownian")

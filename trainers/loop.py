@@ -16,6 +16,7 @@ import torch
 from engine.errors import JobError
 from engine.families.base import Components, Prediction, TextBatch
 from engine.models.manager import Lease, ModelManager
+from engine.models.threads import threads_for
 from trainers import objective
 from trainers.adapters import TrainedPart, checkpoint_gradients, inject
 from trainers.buckets import Bucket
@@ -94,6 +95,10 @@ class Trainer:
 
     def step(self, step: int) -> StepResult:
         """One optimiser step (0-based). Raises LossNotFinite."""
+        with threads_for(self._lease[self.components.model.ref]):
+            return self._step(step)
+
+    def _step(self, step: int) -> StepResult:
         settings, batches = self.settings, self._plan.step(step)
         lr = self._set_lr(step)
         count = sum(len(batch) for batch in batches)

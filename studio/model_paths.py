@@ -10,7 +10,8 @@ from engine.workspace import MODEL_FOLDERS
 
 
 def read_extra_model_paths(path: Path) -> dict[str, tuple[Path, ...]]:
-    """{folder: paths}. Kinds that we have no folder for are left out, as are `is_default` and custom nodes."""
+    """{folder: paths}, with "custom_nodes" among the folders. Kinds that we have no folder for are left out, as is
+    `is_default`."""
     import yaml
 
     try:
@@ -27,7 +28,9 @@ def read_extra_model_paths(path: Path) -> dict[str, tuple[Path, ...]]:
         raise InvalidSetting(
             where=path.name, name="yaml", value=str(path), reason=f"it can't be read: {error}"
         ) from error
-    names = {alias: folder for folder, aliases in MODEL_FOLDERS.items() for alias in aliases}
+    names = {alias: folder for folder, aliases in MODEL_FOLDERS.items() for alias in aliases} | {
+        "custom_nodes": "custom_nodes"
+    }
     found: dict[str, list[Path]] = {}
     for section in (data or {}).values() if isinstance(data, dict) else ():
         if not isinstance(section, dict):

@@ -1,9 +1,11 @@
-"""The node catalogue as the server has it: read from the cache that a worker with this very code has left."""
+"""The node catalogue as the server has it: read from the cache that a worker with this very code has left, and, where
+the owner has turned them on, the nodes of packs as the worker tells them."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from engine.jobs.supervisor import Supervisor
 
 CUSTOM_CHECK_SECONDS = 0.12  # POST /prompt answers within 200 ms also while a node holds the worker
+CHOICES_SECONDS = 0.5  # to wait for what packs offer to choose from now
 
 
 class CatalogueNotReady(WorkerNotReady):
@@ -27,18 +30,47 @@ class CatalogueNotReady(WorkerNotReady):
 class NodeList:
     """Which nodes there are, without importing one."""
 
-    def __init__(self, workspace: Workspace, supervisor: Supervisor) -> None:
+    def __init__(self, workspace: Workspace, supervisor: Supervisor, custom: bool = False) -> None:
         self._workspace = workspace
         self._supervisor = supervisor
         self._lock = threading.Lock()
-        self._catalogue: Catalogue | None = None
+        self._own: Catalogue | None = None
+        self._all: Catalogue | None = None
+        self._custom = custom
+        self._told: dict[str, Any] = {}  # the worker's last word on packs
 
     def catalogue(self, timeout: float = 60.0) -> Catalogue:
-        """At once but for the first start after the code has changed: then it waits for the worker."""
+        """At once but for the first start after the code has changed, and with packs for the first time: then it waits
+        for the worker."""
         with self._lock:
-            if self._catalogue is None:
-                self._catalogue = Catalogue.load(self._workspace.cache) or self._from_worker(timeout)
-            return self._catalogue
+            if self._all is None:
+                self._own = Catalogue.load(self._workspace.cache) or self._from_worker(timeout)
+                self._all = self._own
+            if self._custom and not self._told:
+                self._supervisor.wait_ready(timeout)
+                self._ask_for_packs(timeout)
+            return self._all
+
+    def refresh(self) -> Catalogue:
+        """The same, with what packs offer to choose from at this moment where the worker answers soon."""
+        found = self.catalogue()
+        if self._custom:
+            with self._lock:
+                self._ask_for_packs(CHOICES_SECONDS)
+                found = self._all or found
+        return found
+
+    @property
+    def custom(self) -> bool:
+        """Whether node code of others is turned on."""
+        return self._custom
+
+    def packs(self) -> list[dict[str, Any]]:
+        """The packs of custom_nodes, as the worker has loaded them; none while it has not."""
+        if self._custom:
+            with suppress(EaselError):
+                self.catalogue()
+        return self._told.get("packs", [])
 
     def ask(self, checks: Sequence[CustomCheck]) -> Sequence[Mapping[str, Any]]:
         """Nodes' own checks, by the worker's control thread. A worker that is away checks them when it runs them."""
@@ -48,6 +80,15 @@ class NodeList:
             )["answers"]
         except (EaselError, TimeoutError):
             return [{} for _ in checks]
+
+    def _ask_for_packs(self, timeout: float) -> None:
+        with suppress(EaselError, TimeoutError):
+            known = {"known": self._told.get("digest", "")}
+            told = self._supervisor.request("custom_nodes", known, timeout)
+            if "entries" in told:
+                self._told = told
+                assert self._own
+                self._all = self._own.with_more(Catalogue.from_json(told["entries"]))
 
     def _from_worker(self, timeout: float) -> Catalogue:
         self._supervisor.wait_ready(timeout)

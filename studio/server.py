@@ -65,7 +65,7 @@ def open_app(
     store = JobStore(workspace.database)
     supervisor = Supervisor(store, kinds, workspace, settings.device, setup, environment=worker_environment(settings))
     access = Access(workspace.root / "access.json", settings.access.session_days, announce)
-    nodes, drafts = NodeList(workspace, supervisor), Drafts(workspace.root / "drafts")
+    nodes, drafts = NodeList(workspace, supervisor, settings.custom_nodes.enabled), Drafts(workspace.root / "drafts")
     return App(workspace, settings, store, supervisor, kinds, nodes, access, drafts)
 
 
@@ -78,7 +78,7 @@ def worker_environment(settings: StudioSettings) -> dict[str, str]:
     return {
         "EASEL_CACHE": settings.cache,
         "EASEL_MEMORY": settings.memory.model_dump_json(),
-        "EASEL_CUSTOM_NODES": "1" if settings.custom_nodes else "",
+        "EASEL_CUSTOM_NODES": "1" if settings.custom_nodes.enabled else "",
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
 

@@ -53,6 +53,12 @@ class MemorySettings(Section):
     loras: Annotated[int, Field(ge=1, le=1000, description="LoRAs that stay loaded at most.")] = 5
 
 
+class CustomNodeSettings(Section):
+    """Node code of others. It runs as you do, may read and change all that you may, and is nobody's here."""
+
+    enabled: Annotated[bool, Field(description="Load the node packs in the workspace's custom_nodes folder.")] = False
+
+
 class StudioSettings(Section):
     """Everything in studio.toml."""
 
@@ -63,19 +69,20 @@ class StudioSettings(Section):
     cache: Annotated[
         str, Field(pattern=CACHE_PATTERN, description="Results of nodes that are kept: none, classic, lru:N or ram.")
     ] = "classic"
-    custom_nodes: Annotated[bool, Field(description="Run other people's node code from custom_nodes/.")] = False
     extra_model_paths: Annotated[Path | None, Field(description="A ComfyUI extra_model_paths.yaml.")] = None
     output: Annotated[Path | None, Field(description="Folder for pictures instead of the workspace's output/.")] = None
     server: ServerSettings = ServerSettings()
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
+    custom_nodes: CustomNodeSettings = CustomNodeSettings()
     memory: MemorySettings = MemorySettings()
 
 
 def load_settings(workspace: Workspace, **flags: object) -> StudioSettings:
     """studio.toml, where there is one, under the flags that were given (None = not given).
 
-    A flag is named like its setting; `host`, `port` and `browser` belong to the server section.
+    A flag is named like its setting; `host`, `port` and `browser` belong to the server section, and `custom_nodes` says
+    whether those are enabled.
     """
     path = workspace.settings_file
     stored = read_toml(StudioSettings, path) if path.is_file() else StudioSettings()
@@ -83,5 +90,5 @@ def load_settings(workspace: Workspace, **flags: object) -> StudioSettings:
     for name, value in flags.items():
         if value is not None:
             section = data["server"] if name in ServerSettings.model_fields else data
-            section[name] = value
+            section[name] = {"enabled": value} if name == "custom_nodes" else value
     return checked(StudioSettings, data, "the command line")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.jobs.worker import WorkerHandle
 from studio.settings import MemorySettings
+
+if TYPE_CHECKING:
+    from engine.graph.registry import Registry
 
 
 def setup(worker: WorkerHandle) -> None:
@@ -36,6 +39,7 @@ def setup(worker: WorkerHandle) -> None:
     registry = worker.kept[Registry] = Registry()
     load_all(registry)
     Catalogue.of(registry).save(worker.workspace.cache)
+    packs = _packs(worker, registry) if os.environ.get("EASEL_CUSTOM_NODES") else None
     worker.kept[GraphOptions] = GraphOptions(cache=os.environ.get("EASEL_CACHE") or "classic")
     worker.around_nested = undisturbed_randomness
 
@@ -48,6 +52,22 @@ def setup(worker: WorkerHandle) -> None:
     worker.handlers["snapshot"] = lambda _: {**manager.snapshot(), "torch": torch.__version__}
     worker.handlers["validate_inputs"] = lambda payload: answer_checks(registry, worker.workspace, payload)
     worker.handlers["free"] = free
+    if packs is not None:
+        worker.handlers["custom_nodes"] = packs
+
+
+def _packs(worker: WorkerHandle, registry: Registry) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Node code of others, where the owner of the machine has turned it on. Returns what tells the server of it."""
+    worker.phase("loading node packs")
+    from engine.custom.host import Host
+    from engine.custom.packs import load_packs, told
+
+    def emit(event: str, data: Any, sid: str | None) -> None:
+        worker.emit("pack_message", name=event, data=data, sid=sid)
+
+    roots = [worker.workspace.root / "custom_nodes", *worker.workspace.extra.get("custom_nodes", ())]
+    packs = load_packs(roots, Host(worker.workspace, worker.models, registry, emit))
+    return lambda payload: told(registry, packs, str(payload.get("known", "")))
 
 
 @contextmanager

@@ -24,6 +24,7 @@ LAYERS = (
     ("families",),
     ("sampling",),
     ("nodes",),
+    ("custom",),
     ("workflows",),
 )
 ALLOWED = {

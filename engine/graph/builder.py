@@ -15,16 +15,31 @@ class GraphBuilder:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        self._count = 0
         self._nodes: dict[str, BuiltNode] = {}
 
     def node(self, class_type: str, id: str | None = None, **inputs: Any) -> BuiltNode:
         """Add a node. `id` (without the prefix) only where the count would not be stable; it may be used once."""
-        name = f"{self._prefix}{id if id is not None else len(self._nodes) + 1}"
+        self._count += 1
+        name = f"{self._prefix}{id if id is not None else self._count}"
         if name in self._nodes:
             raise ValueError(f"node id {id!r} was used twice in one expansion")
         built = BuiltNode(name, class_type, inputs)
         self._nodes[name] = built
         return built
+
+    def lookup_node(self, id: str) -> BuiltNode | None:
+        return self._nodes.get(f"{self._prefix}{id}")
+
+    def replace_node_output(self, node_id: str, index: int, new_value: Any) -> None:
+        """Every input that is linked to that output gets `new_value` instead; None takes the input away."""
+        for built in self._nodes.values():
+            for name, value in list(built.inputs.items()):
+                if value == [f"{self._prefix}{node_id}", index]:
+                    built.set_input(name, new_value)
+
+    def remove_node(self, id: str) -> None:
+        del self._nodes[f"{self._prefix}{id}"]
 
     def finalize(self) -> dict[str, dict[str, Any]]:
         return {name: built.to_json() for name, built in self._nodes.items()}
@@ -46,6 +61,15 @@ class BuiltNode:
             self.inputs.pop(name, None)
         else:
             self.inputs[name] = value
+
+    def get_input(self, name: str) -> Any:
+        return self.inputs.get(name)
+
+    def set_override_display_id(self, display_id: str) -> None:
+        self.display_id = display_id
+
+    def serialize(self) -> dict[str, Any]:
+        return self.to_json()
 
     def to_json(self) -> dict[str, Any]:
         node: dict[str, Any] = {"class_type": self.class_type, "inputs": self.inputs}

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.graph.node import Choices, In, InputFiles, Models
-from engine.graph.registry import NodeType, Registry
+from engine.graph.registry import NodeType, Registry, WholeHook
 from engine.workspace import Workspace, replacing
 
-VERSION = 1  # of the file; part of its name
+VERSION = 2  # of the file; part of its name
+ANY_NAME = "any name at all"  # an input that no node declares
 ENGINE = Path(__file__).resolve().parent.parent
 
 
@@ -33,6 +34,8 @@ class Entry:
     custom: tuple[str, ...] | None = ()  # inputs its own validate looks at; None: all of them
     title_zh: str = ""
     internal: bool = False
+    open_links: bool = False  # it takes links that it does not declare
+    any_slot: bool = False  # it may be asked for more outputs than it declares
 
     def resolved(self, listing: Listing) -> dict[str, Any]:
         """The /object_info entry with the choices there are now."""
@@ -101,7 +104,7 @@ class Catalogue:
         """Write it under the hash of the code as it is now."""
         path = folder / _file_name()
         with replacing(path, "w") as file:
-            json.dump({name: _entry_to_json(entry) for name, entry in self._entries.items()}, file)
+            json.dump(self.to_json(), file)
         for old in folder.glob("catalogue-*.json"):
             if old != path:
                 old.unlink(missing_ok=True)
@@ -115,7 +118,18 @@ class Catalogue:
             saved = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
+        return Catalogue.from_json(saved)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: _entry_to_json(entry) for name, entry in self._entries.items()}
+
+    @staticmethod
+    def from_json(saved: Mapping[str, Any]) -> Catalogue:
         return Catalogue({name: _entry_from_json(entry) for name, entry in saved.items()})
+
+    def with_more(self, other: Catalogue) -> Catalogue:
+        """Both; of two entries of a name, our own."""
+        return Catalogue({**other._entries, **self._entries})
 
 
 def code_hash() -> str:
@@ -143,7 +157,7 @@ def _entry(node_type: NodeType) -> Entry:
             kind = []
         group[item.name] = [kind if isinstance(kind, str) else list(kind), _options(item.declared)]
     if declared.hidden:
-        groups["hidden"] = {kind.lower(): kind for kind in declared.hidden}
+        groups["hidden"] = dict(node_type.hidden_names or {kind.lower(): kind for kind in declared.hidden})
     info: dict[str, Any] = {
         "input": groups,
         "input_order": {group: list(inputs) for group, inputs in groups.items()},
@@ -167,7 +181,15 @@ def _entry(node_type: NodeType) -> Entry:
         info["experimental"] = True
     if declared.search_aliases:
         info["search_aliases"] = list(declared.search_aliases)
-    return Entry(info, choices, _looked_at(node_type), declared.title_zh, declared.internal)
+    return Entry(
+        info,
+        choices,
+        _looked_at(node_type),
+        declared.title_zh,
+        declared.internal,
+        open_links=node_type.undeclared(ANY_NAME, True) is not None,
+        any_slot=node_type.any_slot,
+    )
 
 
 def _looked_at(node_type: NodeType) -> tuple[str, ...] | None:
@@ -175,6 +197,8 @@ def _looked_at(node_type: NodeType) -> tuple[str, ...] | None:
     hook = node_type.declaration.validate
     if hook is None:
         return ()
+    if isinstance(hook, WholeHook):
+        return hook.names
     parameters = inspect.signature(hook).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
@@ -209,6 +233,8 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
         "custom": entry.custom,
         "title_zh": entry.title_zh,
         "internal": entry.internal,
+        "open_links": entry.open_links,
+        "any_slot": entry.any_slot,
     }
 
 
@@ -219,6 +245,8 @@ def _entry_from_json(saved: dict[str, Any]) -> Entry:
         custom=None if saved["custom"] is None else tuple(saved["custom"]),
         title_zh=saved["title_zh"],
         internal=saved["internal"],
+        open_links=saved["open_links"],
+        any_slot=saved["any_slot"],
     )
 
 

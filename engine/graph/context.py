@@ -11,6 +11,7 @@ from engine.graph.builder import GraphBuilder
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from engine.graph.dynprompt import DynPrompt
     from engine.models.manager import ModelManager
     from engine.workspace import Workspace
 
@@ -34,14 +35,23 @@ class CallContext:
     """The NodeContext of engine/graph/node.py. `about` holds the ids of the node; `report(step, total)` tells how far
     it is; `index` is the place of the call among those of the node."""
 
-    __slots__ = ("_about", "_graph", "_index", "_report", "_run")
+    __slots__ = ("_about", "_graph", "_graphs", "_index", "_report", "_run", "dynprompt")
 
-    def __init__(self, run: RunContext, about: dict[str, Any], index: int, report: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        run: RunContext,
+        about: dict[str, Any],
+        index: int,
+        report: Callable[[int, int], None],
+        dynprompt: DynPrompt,
+    ) -> None:
+        self.dynprompt = dynprompt
         self._run = run
         self._about = about
         self._index = index
         self._report = report
         self._graph: GraphBuilder | None = None
+        self._graphs = 0
 
     @property
     def workspace(self) -> Workspace:
@@ -56,8 +66,17 @@ class CallContext:
         return self._about["node_id"]
 
     @property
+    def index(self) -> int:
+        return self._index
+
+    @property
     def job_id(self) -> str:
         return self._run.prompt_id
+
+    @property
+    def client_id(self) -> str:
+        """The websocket client that sent the prompt; "" when there is none."""
+        return str(self._run.extra_data.get("client_id") or "")
 
     @property
     def prompt(self) -> dict[str, Any]:
@@ -78,8 +97,14 @@ class CallContext:
     @property
     def graph(self) -> GraphBuilder:
         if self._graph is None:
-            self._graph = GraphBuilder(f"{self.node_id}.{self._index}.0.")
+            self._graph = GraphBuilder(self.graph_prefix())
         return self._graph
+
+    def graph_prefix(self) -> str:
+        """What the ids of the next graph start with that this call expands into."""
+        prefix = f"{self.node_id}.{self._index}.{self._graphs}."
+        self._graphs += 1
+        return prefix
 
     def progress(self, step: int, total: int) -> None:
         self._report(step, total)

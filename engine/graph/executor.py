@@ -20,12 +20,13 @@ from engine.errors import Cancelled, EaselError, describe
 from engine.graph.cache import Cache, Entry
 from engine.graph.calls import Call, Values, blocker_in, call_of, mapped, merged, merged_ui, shown_inputs
 from engine.graph.context import CallContext, RunContext
+from engine.graph.dynprompt import DynPrompt
 from engine.graph.errors import DependencyCycle, MissingSlot, NodeFailed, NotLazy
 from engine.graph.node import Blocker
 from engine.graph.order import RunOrder
 from engine.graph.plan import Node, Plan
 from engine.graph.progress_state import ProgressBoard
-from engine.graph.registry import Registry, call_hook
+from engine.graph.registry import Bound, Registry, call_hook
 from engine.graph.tasks import Tasks, settled
 from engine.graph.validation import is_link
 
@@ -57,7 +58,7 @@ class Executor:
     ) -> None:
         self.registry = registry
         self.cache = cache
-        self.bound: dict[tuple[str, str], Callable[..., Any]] = {}  # (node id, type): what keeps state between prompts
+        self.bound: dict[tuple[str, str], Bound] = {}  # (node id, type): what keeps state between prompts
         self._guard = guard
 
     def run(self, prompt: Mapping[str, Any], ctx: RunContext, outputs: Sequence[str], listener: Listener) -> Outcome:
@@ -77,6 +78,7 @@ class _Execution:
         self.ctx = ctx
         self.listener = listener
         self.plan = Plan(prompt, executor.registry, self._fingerprint, salt="draft" if ctx.draft else "")
+        self.dynprompt = DynPrompt(self.plan)
         self.order = RunOrder(self.plan, release=not executor.cache.holds_run)
         self.tasks = Tasks()
         self.board = ProgressBoard(ctx.prompt_id, lambda data: listener("progress_state", data))
@@ -156,7 +158,7 @@ class _Execution:
         self.board.start({**node.about(), "prompt_id": self.ctx.prompt_id})
         self._tell("executing", node=node.id, display_node=node.display)
         node.values, missing = self._gather(node)
-        if node.type.lazy and node.type.declaration.check_lazy and self._needs_more(node, missing):
+        if node.type.lazy and self._needs_more(node, missing):
             return
         results = [self._call(node, index, arguments) for index, arguments in enumerate(_arguments(node))]
         if any(inspect.iscoroutine(result) for result in results):
@@ -187,13 +189,14 @@ class _Execution:
 
     def _needs_more(self, node: Node, missing: set[str]) -> bool:
         """Ask the node which lazy inputs it needs; True when it has to wait for some of them."""
-        hook = node.type.declaration.check_lazy
-        assert hook
+        hook = self._bound_node(node).check_lazy if node.type.bind else node.type.declaration.check_lazy
+        if hook is None:
+            return False
         wanted: dict[str, None] = {}
         for index, arguments in enumerate(_arguments(node)):
             if blocker_in(arguments, node.type.declaration.input_is_list):
                 continue
-            names = call_hook(hook, self._context(node, index), {**dict.fromkeys(node.type.inputs), **arguments})
+            names = call_hook(hook, self._context(node, index), arguments, node.type.inputs)
             names = self.tasks.result(names) if inspect.iscoroutine(names) else names
             wanted.update(dict.fromkeys(names or ()))
         for name in wanted:
@@ -209,11 +212,15 @@ class _Execution:
         blocker = blocker_in(arguments, node.type.declaration.input_is_list)
         if blocker is not None:
             return self._blocked(node, blocker)
-        call = node.type.call
-        if node.type.bind is not None:
-            key = (node.id, node.type.name)
-            call = self.bound.get(key) or self.bound.setdefault(key, node.type.bind())
+        call = self._bound_node(node) if node.type.bind else node.type.call
         return call(self._context(node, index), **arguments)
+
+    def _bound_node(self, node: Node) -> Bound:
+        key = (node.id, node.type.name)
+        if key not in self.bound:
+            assert node.type.bind
+            self.bound[key] = node.type.bind()
+        return self.bound[key]
 
     def _blocked(self, node: Node, blocker: Blocker) -> Blocker:
         """Skip a call. The message of a blocker is told once, by the first node that it stops."""
@@ -273,7 +280,8 @@ class _Execution:
         if hook is None:
             return None
         try:
-            answer = call_hook(hook, self._context(node, 0), {**dict.fromkeys(node.type.inputs), **node.constants})
+            values = {**dict.fromkeys(node.links), **node.constants}
+            answer = call_hook(hook, self._context(node, 0), values, node.type.inputs)
             return self.tasks.result(answer) if inspect.iscoroutine(answer) else answer
         except Exception:  # as in ComfyUI: what can't say whether it changed, changed
             return math.nan
@@ -283,7 +291,8 @@ class _Execution:
             self.board.update(node.id, step, total)
             self._tell("progress", value=step, max=total, node=node.id)
 
-        return CallContext(self.ctx, {**node.about(), "prompt_id": self.ctx.prompt_id}, index, report)
+        about = {**node.about(), "prompt_id": self.ctx.prompt_id}
+        return CallContext(self.ctx, about, index, report, self.dynprompt)
 
     def _show(self, node: Node, entry: Entry | None) -> None:
         if entry is None or not entry.ui:

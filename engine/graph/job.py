@@ -19,7 +19,7 @@ from engine.graph.catalogue import Catalogue
 from engine.graph.context import RunContext
 from engine.graph.draft import drafted
 from engine.graph.executor import Executor
-from engine.graph.registry import Registry, call_hook
+from engine.graph.registry import Registry, WholeHook, call_hook
 from engine.graph.validation import CustomCheck, validate
 
 if TYPE_CHECKING:
@@ -198,9 +198,11 @@ def _custom_check(registry: Registry, workspace: Workspace, check: CustomCheck) 
     hook = registry[check.class_type].declaration.validate if check.class_type in registry else None
     if hook is None:
         return {}
-    values = {**dict.fromkeys(registry[check.class_type].inputs), **check.inputs}
+    values = {**dict.fromkeys(check.input_types), **check.inputs}
+    if isinstance(hook, WholeHook):
+        values["input_types"] = check.input_types
     try:
-        verdict = call_hook(hook, workspace, values)
+        verdict = call_hook(hook, workspace, values, registry[check.class_type].inputs)
     except Exception as error:  # the node boundary: what it raises is its verdict
         verdict = f"{type(error).__name__}: {error}"
     if verdict is True:

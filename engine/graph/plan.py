@@ -73,6 +73,17 @@ class Plan:
     def __getitem__(self, node_id: str) -> Node:
         return self.nodes[node_id]
 
+    @property
+    def submitted(self) -> dict[str, Any]:
+        return dict(self._prompt)
+
+    def written(self, node_id: str) -> dict[str, Any] | None:
+        """The node as it stands in the prompt or in an expansion."""
+        return self._prompt.get(node_id) or self._expanded.get(node_id, (None,))[0]
+
+    def ids(self) -> set[str]:
+        return {*self._prompt, *self._expanded}
+
     def node(self, node_id: str, user: str) -> Node:
         """The node, read from the prompt or an expansion at its first use by `user`."""
         found = self.nodes.get(node_id)
@@ -128,9 +139,11 @@ class Plan:
         display = written.get("override_display_id") or (parent.display if parent else node_id)
         node = Node(node_id, node_type, {}, {}, display, parent.real if parent else node_id, parent)
         for name, value in (written.get("inputs") or {}).items():
-            if name not in node_type.inputs:
+            linked = is_link(value)
+            taken = node_type.input(name, linked)
+            if taken is None:
                 continue
-            if is_link(value) and not node_type.inputs[name].declared.extra.get("rawLink"):
+            if linked and not taken.declared.extra.get("rawLink"):
                 node.links[name] = (value[0], int(value[1]))
             else:
                 node.constants[name] = unwrapped(value)

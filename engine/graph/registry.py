@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Protocol, get_args, get_origin
 
 from engine.graph.node import Choices, Declaration, In, Out
 
@@ -28,6 +28,15 @@ class Input:
         return self.declared.type if isinstance(self.declared.type, str) else "COMBO"
 
 
+class Bound(Protocol):
+    """What one node of a prompt keeps from prompt to prompt: an instance of its class."""
+
+    @property
+    def check_lazy(self) -> Callable[..., Any] | None: ...
+
+    def __call__(self, ctx: Any, /, **inputs: Any) -> Any: ...
+
+
 @dataclass(frozen=True, eq=False)
 class NodeType:
     """One class_type. `call(ctx, **inputs)` runs it; the hooks are as in engine/graph/node.py."""
@@ -39,11 +48,18 @@ class NodeType:
     is_async: bool
     module: str
     lazy: frozenset[str] = field(default=frozenset())
-    bind: Callable[[], Callable[..., Any]] | None = None  # makes `call` for one node of a prompt, kept between prompts
+    bind: Callable[[], Bound] | None = None  # an instance for one node of a prompt; it runs and checks instead
+    hidden_names: Mapping[str, str] | None = None  # {name: kind}; None: the kinds in lower case
+    undeclared: Callable[[str, bool], Input | None] = lambda name, linked: None  # an input it takes all the same
+    any_slot: bool = False  # it may be asked for more outputs than it declares
 
     @property
     def outputs(self) -> tuple[Out, ...]:
         return self.declaration.outputs
+
+    def input(self, name: str, linked: bool) -> Input | None:
+        """A declared input, or one that it takes all the same; None for what it does not take."""
+        return self.inputs.get(name) or self.undeclared(name, linked)
 
     @staticmethod
     def of(function: Callable[..., Any]) -> NodeType:
@@ -99,8 +115,23 @@ class Registry:
         return len(self._types)
 
 
-def call_hook(hook: Callable[..., Any], ctx: Any, values: Mapping[str, Any]) -> Any:
-    """Call a hook with what it names of `values` and `ctx`; all of them when it takes keyword arguments at large."""
+@dataclass(frozen=True)
+class WholeHook:
+    """A hook of a node class: it is handed the inputs that are there (links as None) and takes what it wants."""
+
+    call: Callable[[Any, Mapping[str, Any]], Any]  # (ctx, values)
+    names: tuple[str, ...] | None = None  # what it looks at; None: anything
+
+    def __call__(self, ctx: Any, values: Mapping[str, Any]) -> Any:
+        return self.call(ctx, values)
+
+
+def call_hook(hook: Callable[..., Any], ctx: Any, values: Mapping[str, Any], declared: Iterable[str] = ()) -> Any:
+    """Call a hook with what it names of `values` and `ctx`; all of them when it takes keyword arguments at large.
+    Inputs that are `declared` and not there are None to it."""
+    if isinstance(hook, WholeHook):
+        return hook(ctx, values)
+    values = {**dict.fromkeys(declared), **values}
     parameters = inspect.signature(hook).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         arguments = dict(values)

@@ -7,7 +7,7 @@ their type and written back. Nothing here recurses: a chain may be as long as a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +120,7 @@ class _Rule:
     spec: list[Any]  # [type or choices, options]
     required: bool
     own_check: bool  # the node's validate looks at it: range and membership are its business
+    own_types: bool  # the node's validate looks at the types of links
     problem: Callable[[Any, str], str] | None  # choices that judge a name themselves (files)
 
 
@@ -166,10 +167,11 @@ class _Judge:
             if node_id in reached:
                 continue
             inputs = self._inputs(node_id)
+            names: Iterable[str] = (rule.name for rule in self._rules_of(self.prompt[node_id]))
+            if self.catalogue[self.prompt[node_id]["class_type"]].open_links:
+                names = inputs
             sources = [
-                inputs[rule.name][0]
-                for rule in self._rules_of(self.prompt[node_id])
-                if is_link(inputs.get(rule.name)) and inputs[rule.name][0] in self.prompt
+                inputs[name][0] for name in names if is_link(inputs.get(name)) and inputs[name][0] in self.prompt
             ]
             reached[node_id] = sources
             stack.extend(sources)
@@ -216,14 +218,15 @@ class _Judge:
         if source not in self.prompt:
             self._dangling(node_id, rule, link, is_root, "KeyError", f"'{source}'")
             return
-        offered = self._info(self.prompt[source])["output"]
-        if not 0 <= slot < len(offered):
+        entry = self.catalogue[self.prompt[source]["class_type"]]
+        offered = entry.info["output"]
+        if not 0 <= slot < len(offered) and not (entry.any_slot and offered and slot >= 0):
             why = f"{self.prompt[source]['class_type']} has {len(offered)} outputs, there is no slot {slot}"
             self._dangling(node_id, rule, link, is_root, "IndexError", why)
             return
-        received, wanted = offered[slot], rule.spec[0]
+        received, wanted = offered[min(slot, len(offered) - 1)], rule.spec[0]
         types[rule.name] = received
-        if not types_fit(received, wanted):
+        if not rule.own_types and not types_fit(received, wanted):
             details = f"{rule.name}, received_type({received}) mismatch input_type({wanted})"
             message = "Return type mismatch between linked nodes"
             about = {"received_type": received, "linked_node": link}
@@ -407,7 +410,8 @@ def _rules(entry: Entry, listing: Listing) -> Iterator[_Rule]:
             spec = spec if len(spec) > 1 else [spec[0], {}]
             own_check = entry.custom is None or name in entry.custom
             problem = getattr(entry.choices.get(name), "problem", None)
-            yield _Rule(name, spec, group == "required", own_check, problem)
+            own_types = entry.custom is not None and "input_types" in entry.custom
+            yield _Rule(name, spec, group == "required", own_check, own_types, problem)
 
 
 def _coerce(kind: Any, value: Any, required: bool) -> Any:

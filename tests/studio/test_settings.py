@@ -50,6 +50,12 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, words: str) 
     assert words in str(caught.value)
 
 
+def test_packs_of_others_are_off_until_the_owner_turns_them_on(tmp_path: Path) -> None:
+    assert worker_environment(load_settings(Workspace(tmp_path)))["EASEL_CUSTOM_NODES"] == ""
+    assert load_settings(Workspace(tmp_path), custom_nodes=True).custom_nodes.enabled
+    assert load_settings(written(tmp_path, "[custom_nodes]\nenabled = true\n"), custom_nodes=None).custom_nodes.enabled
+
+
 def test_a_byte_order_mark_and_chinese_paths_are_fine(tmp_path: Path) -> None:
     assert load_settings(written(tmp_path, '\ufeffoutput = "图片"\n')).output == Path("图片")
 
@@ -66,6 +72,7 @@ def test_model_paths_of_comfyui_are_read_with_its_older_names(tmp_path: Path) ->
         "checkpoints": (here / "checkpoints", Path("/abs/ckpt")),
         "text_encoders": (here / "text", here / "models" / "clip"),
         "diffusion_models": (here / "unet",),
+        "custom_nodes": (here / "custom_nodes",),
     }
     file.write_text("a: [")
     with pytest.raises(InvalidSetting):

@@ -1,0 +1,156 @@
+"""Finding and loading packs: each folder with an `__init__.py`, and each single .py file, of the custom_nodes roots.
+
+A pack that fails is listed with its traceback and harms nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from engine.custom import surface, v1
+from engine.custom.host import Host, open_host
+from engine.custom.v1 import fresh
+from engine.graph.catalogue import Catalogue
+from engine.graph.registry import NodeType, Registry
+
+log = logging.getLogger(__name__)
+
+PACKAGE = "custom_nodes"  # nodes of a pack say that they come from custom_nodes.NAME
+
+
+@dataclass
+class Pack:
+    """One pack, as GET /custom_nodes tells it."""
+
+    name: str
+    path: str
+    seconds: float = 0.0
+    nodes: list[str] = field(default_factory=list)
+    web: str = ""  # the folder that is served at /extensions/NAME/
+    error: str = ""  # the traceback of what kept it from loading
+    problems: list[str] = field(default_factory=list)  # what is wrong with single nodes
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def load_packs(roots: Sequence[Path], opened: Host) -> list[Pack]:
+    """Load every pack below `roots` and add its nodes to the host's registry. Never raises for what a pack does."""
+    open_host(opened)
+    surface.install()
+    found = [Pack(_name(path), str(path)) for path in _paths(roots)]
+    for pack in found:
+        _prestart(pack)
+    for pack in found:
+        if not pack.error:
+            _load(pack, opened)
+    return found
+
+
+def told(registry: Registry, packs: Sequence[Pack], known: str) -> dict[str, Any]:
+    """{"digest", "packs", "entries"}; only the digest when it is the one that is `known`."""
+    kinds = [fresh(registry[name]) for pack in packs for name in pack.nodes]
+    entries = Catalogue.of(kinds).to_json()
+    body = {"packs": [pack.to_json() for pack in packs], "entries": entries}
+    digest = hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return {"digest": digest} if digest == known else {"digest": digest, **body}
+
+
+def _paths(roots: Sequence[Path]) -> Iterator[Path]:
+    for root in roots:
+        for path in sorted(root.iterdir()) if root.is_dir() else ():
+            if path.name.startswith((".", "__")) or path.name.endswith(".disabled"):
+                continue
+            if (path / "__init__.py").is_file() or (path.suffix == ".py" and path.is_file()):
+                yield path
+
+
+def _name(path: Path) -> str:
+    return path.stem if path.suffix == ".py" else path.name
+
+
+def _prestart(pack: Pack) -> None:
+    """Some packs prepare something before any other is imported."""
+    script = Path(pack.path) / "prestartup_script.py"
+    if not script.is_file():
+        return
+    try:
+        _import(f"{PACKAGE}_prestart.{pack.name.replace('.', '_')}", script)
+    except BaseException as error:  # also SystemExit: a pack must not end the worker
+        _failed(pack, error)
+
+
+def _load(pack: Pack, opened: Host) -> None:
+    begin = time.monotonic()
+    path, registry = Path(pack.path), opened.registry
+    try:
+        module = _import(f"{PACKAGE}.{pack.name.replace('.', '_')}", path / "__init__.py" if path.is_dir() else path)
+        for node_type, cls in _node_types(pack, module):
+            if node_type.name in registry:
+                other = registry[node_type.name].module
+                pack.problems.append(f"{node_type.name}: there is a node of that name in {other} already")
+                continue
+            registry.add_type(node_type)
+            opened.classes[node_type.name] = cls
+            pack.nodes.append(node_type.name)
+        pack.web = _web_folder(path, module)
+    except BaseException as error:  # also SystemExit: a pack must not end the worker
+        _failed(pack, error)
+    pack.seconds = round(time.monotonic() - begin, 3)
+
+
+def _node_types(pack: Pack, module: ModuleType) -> Iterator[tuple[NodeType, type]]:
+    classes = getattr(module, "NODE_CLASS_MAPPINGS", None)
+    titles = getattr(module, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
+    if not isinstance(classes, Mapping):
+        raise ImportError("it has no NODE_CLASS_MAPPINGS")
+    for name, cls in classes.items():
+        try:
+            yield v1.node_type_of(str(name), cls, str(titles.get(name) or name), f"{PACKAGE}.{pack.name}"), cls
+        except Exception as error:  # one bad class of a pack
+            pack.problems.append(f"{name}: {''.join(traceback.format_exception(error)).rstrip()}")
+            log.warning("node %s of %s can't be used: %s", name, pack.name, error)
+
+
+def _import(name: str, path: Path) -> ModuleType:
+    """A module from a file under a name that its own relative imports work with."""
+    parent = name.partition(".")[0]
+    if parent not in sys.modules:
+        package = ModuleType(parent)
+        package.__path__ = []
+        sys.modules[parent] = package
+    where = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=where)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _web_folder(path: Path, module: ModuleType) -> str:
+    wanted = getattr(module, "WEB_DIRECTORY", None)
+    if not isinstance(wanted, str) or not path.is_dir():
+        return ""
+    folder = (path / wanted).resolve()
+    return str(folder) if folder.is_dir() and folder.is_relative_to(path.resolve()) else ""
+
+
+def _failed(pack: Pack, error: BaseException) -> None:
+    pack.error = "".join(traceback.format_exception(error))
+    log.warning("the pack %s can't be used\n%s", pack.name, pack.error)

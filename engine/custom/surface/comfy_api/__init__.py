@@ -1,0 +1,1 @@
+"""`comfy_api`: V3 nodes."""

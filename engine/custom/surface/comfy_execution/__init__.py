@@ -1,0 +1,1 @@
+"""`comfy_execution`: expansion and blocking, as packs use them."""

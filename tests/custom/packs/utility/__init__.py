@@ -1,0 +1,133 @@
+"""A pack as utility packs are: wildcard types, state, messages, hidden inputs, choices from folders."""
+
+import os
+
+import folder_paths
+from server import PromptServer
+
+from .switches import AnySwitch, LazySwitch, PowerInputs
+
+WEB_DIRECTORY = "./web"
+
+
+class AnyType(str):
+    def __ne__(self, other):
+        return False
+
+
+anything = AnyType("*")
+
+
+class Counter:
+    """Keeps state between prompts and says every time that it changed."""
+
+    def __init__(self):
+        self.count = 0
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"step": ("INT", {"default": 1, "min": 1, "max": 100})}}
+
+    RETURN_TYPES = ("INT",)
+    RETURN_NAMES = ("count",)
+    FUNCTION = "advance"
+    CATEGORY = "utility"
+    DESCRIPTION = "Counts up."
+
+    def advance(self, step):
+        self.count += step
+        return (self.count,)
+
+    @classmethod
+    def IS_CHANGED(cls, **kwargs):
+        return float("nan")
+
+
+class FileChooser:
+    @classmethod
+    def INPUT_TYPES(cls):
+        folder = folder_paths.get_input_directory()
+        return {
+            "required": {
+                "file": (sorted(os.listdir(folder)), {"image_upload": True}),
+                "checkpoint": (folder_paths.get_filename_list("checkpoints"),),
+            }
+        }
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "choose"
+    CATEGORY = "utility"
+
+    def choose(self, file, checkpoint):
+        return (folder_paths.get_annotated_filepath(file),)
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, file):
+        return True if folder_paths.exists_annotated_filepath(file) else f"no such file: {file}"
+
+
+class ShowAnything:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {"source": (anything, {"forceInput": True})},
+            "hidden": {"node": "UNIQUE_ID", "whole": "PROMPT", "info": "EXTRA_PNGINFO", "running": "DYNPROMPT"},
+        }
+
+    RETURN_TYPES = (anything,)
+    FUNCTION = "show"
+    CATEGORY = "utility"
+    OUTPUT_NODE = True
+
+    def show(self, source, node=None, whole=None, info=None, running=None):
+        PromptServer.instance.send_sync("utility.shown", {"node": node, "text": str(source)})
+        about = [str(source), node, whole[node]["class_type"], str(info), str(running.has_node(node))]
+        return {"ui": {"text": about}, "result": (source,)}
+
+
+class SameType:
+    """Checks the types of its links itself."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"a": ("INT", {"forceInput": True}), "b": ("INT", {"forceInput": True})}}
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "both"
+    CATEGORY = "utility"
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types):
+        return True if input_types["a"] == input_types["b"] else f"{input_types['a']} is not {input_types['b']}"
+
+    def both(self, a, b):
+        return (f"{a} {b}",)
+
+
+class NoMethod:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    RETURN_TYPES = ()
+    FUNCTION = "missing"
+
+
+@PromptServer.instance.routes.get("/utility/hello/{name}")
+async def hello(request):
+    from aiohttp import web
+
+    return web.json_response({"hello": request.match_info["name"], "loud": request.query.get("loud")})
+
+
+NODE_CLASS_MAPPINGS = {
+    "Counter": Counter,
+    "FileChooser": FileChooser,
+    "ShowAnything": ShowAnything,
+    "SameType": SameType,
+    "AnySwitch": AnySwitch,
+    "LazySwitch": LazySwitch,
+    "PowerInputs": PowerInputs,
+    "NoMethod": NoMethod,
+}
+NODE_DISPLAY_NAME_MAPPINGS = {"Counter": "Count up"}

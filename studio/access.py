@@ -105,6 +105,10 @@ class Access:
         self._passing[_digest(token)] = name
         return token
 
+    def is_passing(self, token: str) -> bool:
+        """Whether it is one of this very process, which the owner's own command line uses."""
+        return _digest(token) in self._passing
+
     def token_name(self, token: str) -> str | None:
         digest = _digest(token)
         if digest in self._passing:

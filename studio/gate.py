@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -28,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.errors import Language
+from engine.errors import EaselError, Language
 from studio.access import Access, Throttle
 
 COOKIE = "easel_session"
@@ -60,8 +61,21 @@ WAIT: dict[Language, str] = {
 }
 
 
+class OwnerOnly(EaselError):
+    en = "Only the owner may do this, signed in on the page or on this machine. An API token may not."
+    zh = "只有所有者（在页面登录或在本机操作）可以执行此操作，API 令牌不行。"
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who speaks. `owner`: a person with the password or at this machine, not a program with an API token."""
+
+    name: str
+    owner: bool
+
+
 class Gate:
-    """ASGI middleware around the whole application. Sets `request.state.user`."""
+    """ASGI middleware around the whole application. Sets `request.state.user` and `request.state.owner`."""
 
     def __init__(self, app: ASGIApp, access: Access, *, local_without_password: bool = True) -> None:
         self._app = app
@@ -90,21 +104,22 @@ class Gate:
         if scope["type"] == "http" and path == "/logout":
             await self._logout(scope, receive, send)
             return
-        user = self._user(scope, headers)
-        if user is None:
+        visitor = self._visitor(scope, headers)
+        if visitor is None:
             await self._turn_away(scope, receive, send, headers)
             return
-        scope.setdefault("state", {})["user"] = user
+        scope.setdefault("state", {}).update(user=visitor.name, owner=visitor.owner)
         await self._app(scope, receive, _with_headers(send))
 
-    def _user(self, scope: Scope, headers: Headers) -> str | None:
-        if self._local_open and is_local(scope, headers):
-            return LOCAL_USER
+    def _visitor(self, scope: Scope, headers: Headers) -> Visitor | None:
+        """A token tells who it is even where nobody would have to: the queue then says whose job it is."""
         token = _token(scope, headers)
         if token and (name := self._access.token_name(token)):
-            return name
+            return Visitor(name, owner=self._access.is_passing(token))
+        if self._local_open and is_local(scope, headers):
+            return Visitor(LOCAL_USER, owner=True)
         cookie = Request({"type": "http", "headers": scope["headers"]}).cookies.get(COOKIE, "")
-        return PASSWORD_USER if cookie and self._access.session_ok(cookie) else None
+        return Visitor(PASSWORD_USER, owner=True) if cookie and self._access.session_ok(cookie) else None
 
     async def _turn_away(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         await asyncio.to_thread(self._access.ensure_password)
@@ -158,6 +173,12 @@ class Gate:
         response = RedirectResponse("/login", 303)
         response.delete_cookie(COOKIE, path="/")
         await response(scope, receive, send)
+
+
+def owner_only(request: Request) -> None:
+    """Raises OwnerOnly for programs with an API token."""
+    if not getattr(request.state, "owner", False):
+        raise OwnerOnly()
 
 
 def is_local(scope: Scope, headers: Headers) -> bool:

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,15 +78,29 @@ class JobStore:
         limit: int = 100,
         offset: int = 0,
         newest_first: bool = True,
+        *,
+        settings: Mapping[str, str] | None = None,
+        longest_first: bool | None = None,
     ) -> list[Job]:
-        """By time of creation. What runs next is `in_line`."""
-        where, values = _where(state=states, kind=kinds)
-        order = "DESC" if newest_first else "ASC"
-        query = f"SELECT * FROM jobs {where} ORDER BY seq {order} LIMIT ? OFFSET ?"
+        """By time of creation; by how long they ran, where `longest_first` is said. What runs next is `in_line`.
+
+        `settings`: {JSON path in a job's settings: text}, e.g. {"$.dataset": "cats"}; all must be equal.
+        """
+        where, values = _where(settings, state=states, kind=kinds)
+        order = f"seq {'DESC' if newest_first else 'ASC'}"
+        if longest_first is not None:
+            lasted = "coalesce(finished, started, 0) - coalesce(started, 0)"
+            order = f"{lasted} {'DESC' if longest_first else 'ASC'}, {order}"
+        query = f"SELECT * FROM jobs {where} ORDER BY {order} LIMIT ? OFFSET ?"
         return [_job(row) for row in self._rows(query, (*values, limit, offset))]
 
-    def count(self, states: Collection[str] | None = None, kinds: Collection[str] | None = None) -> int:
-        where, values = _where(state=states, kind=kinds)
+    def count(
+        self,
+        states: Collection[str] | None = None,
+        kinds: Collection[str] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> int:
+        where, values = _where(settings, state=states, kind=kinds)
         return self._rows(f"SELECT count(*) FROM jobs {where}", values)[0][0]
 
     def in_line(self, kinds: Collection[str] | None = None, limit: int = 1000) -> list[Job]:
@@ -372,8 +386,13 @@ class JobStore:
 _ALREADY = ((JobState.paused, "pause"), (JobState.running, "resume"))
 
 
-def _where(**conditions: Collection[str] | None) -> tuple[str, tuple[str, ...]]:
+def _where(
+    settings: Mapping[str, str] | None = None, **conditions: Collection[str] | None
+) -> tuple[str, tuple[str, ...]]:
     parts, values = ["TRUE"], ()
+    for path, text in (settings or {}).items():
+        parts.append("json_extract(settings, ?) = ?")
+        values += (path, text)
     for column, allowed in conditions.items():
         if allowed is not None:
             parts.append(f"{column} IN ({', '.join('?' * len(allowed))})")

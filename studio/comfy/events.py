@@ -112,6 +112,13 @@ class Sockets:
         if self._loop and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._on_event, job_id, event, data)
 
+    def is_open(self, client_id: str) -> bool:
+        return any(client.sid == client_id for client in self._clients)
+
+    def send(self, client_id: str, event: str, data: dict[str, Any]) -> None:
+        """One message to every websocket of that id. Called on the server's event loop."""
+        self._send(client_id, event, data)
+
     def queue_changed(self) -> None:
         """Tell everybody how long the queue is: soon, and once for many changes."""
         if self._loop and not self._status_due:

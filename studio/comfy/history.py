@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from engine.errors import EaselError
+from engine.errors import EaselError, InputError
 from engine.jobs.errors import UnknownJob
 from engine.jobs.types import Job, JobState
 from studio.app import App
@@ -27,7 +27,14 @@ _STATUS = {
     JobState.interrupted: "failed",
     JobState.cancelled: "cancelled",
 }
+_BY_TIME, _BY_DURATION = "created_at", "execution_duration"
+_WORKFLOW_ID = "$.extra_data.extra_pnginfo.workflow.id"
 _SHOWN_MEDIA = ("images", "video", "audio", "3d", "gifs")
+
+
+class UnknownFilter(InputError):
+    en = "{name} can't be '{value}'. Known: {known}."
+    zh = "{name} 不能是“{value}”。已知：{known}。"
 
 
 def routes(app: App) -> list[BaseRoute]:
@@ -149,21 +156,32 @@ def _cancelled(app: App, job_id: str) -> bool:
 
 
 def _jobs(app: App, request: Request) -> dict[str, Any]:
-    wanted = {name for name in request.query_params.get("status", "").split(",") if name}
+    """GET /jobs?status=&workflow_id=&sort_by=&sort_order=&limit=&offset=. Raises UnknownFilter."""
+    query = request.query_params
+    wanted = {name for name in query.get("status", "").split(",") if name}
+    _known("status", wanted, set(_STATUS.values()))
+    _known("sort_by", {query.get("sort_by", _BY_TIME)}, {_BY_TIME, _BY_DURATION})
+    _known("sort_order", {query.get("sort_order", "desc")}, {"asc", "desc"})
     states = [state for state, name in _STATUS.items() if not wanted or name in wanted]
+    settings = {_WORKFLOW_ID: query["workflow_id"]} if query.get("workflow_id") else None
     limit = max(1, min(_number(request, "limit", 200), 1000))
     offset = max(0, _number(request, "offset", 0))
-    newest_first = request.query_params.get("sort_order", "desc") != "asc"
-    total = app.jobs.count(states=states, kinds=[KIND]) if states else 0
-    rows = (
-        app.jobs.list(states=states, kinds=[KIND], limit=limit, offset=offset, newest_first=newest_first)
-        if states
-        else []
-    )
+    descending = query.get("sort_order", "desc") == "desc"
+    longest_first = descending if query.get("sort_by") == _BY_DURATION else None
+    total = app.jobs.count(states, [KIND], settings)
+    rows = app.jobs.list(
+        states, [KIND], limit, offset, descending or longest_first is not None, settings=settings,
+        longest_first=longest_first,
+    )  # fmt: skip
     return {
         "jobs": [_job_row(job) for job in rows],
         "pagination": {"offset": offset, "limit": limit, "total": total, "has_more": offset + len(rows) < total},
     }
+
+
+def _known(name: str, values: set[str], known: set[str]) -> None:
+    if not values <= known:
+        raise UnknownFilter(name=name, value=", ".join(sorted(values - known))[:80], known=", ".join(sorted(known)))
 
 
 def _job_row(job: Job, whole: bool = False) -> dict[str, Any]:
@@ -172,7 +190,7 @@ def _job_row(job: Job, whole: bool = False) -> dict[str, Any]:
         {**item, "nodeId": node_id, "mediaType": media}
         for node_id, output in outputs.items()
         for media in _SHOWN_MEDIA
-        for item in output.get(media, [])
+        for item in _rows_of(output, media)
         if isinstance(item, dict)
     ]
     information = (job.settings.get("extra_data") or {}).get("extra_pnginfo")
@@ -204,6 +222,11 @@ def _job_row(job: Job, whole: bool = False) -> dict[str, Any]:
         row["execution_meta"] = found["meta"]
         row["workflow"] = {"prompt": job.settings["prompt"], "extra_data": job.settings.get("extra_data", {})}
     return row
+
+
+def _rows_of(output: Any, media: str) -> list[Any]:
+    found = output.get(media) if isinstance(output, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def _number(request: Request, name: str, default: int) -> int:

@@ -28,6 +28,7 @@ from engine.errors import (
 )
 from engine.jobs.errors import UnknownJob, WorkerGone, WorkerNotReady
 from engine.workspace import Workspace, inside
+from studio.gate import OwnerOnly
 
 MIB = 2**20
 
@@ -49,6 +50,7 @@ class BadFileName(PathError):
 
 # The first that fits.
 _STATUS: tuple[tuple[type[EaselError] | tuple[type[EaselError], ...], int], ...] = (
+    (OwnerOnly, 403),
     (BodyTooLarge, 413),
     ((NotFound, UnknownJob), 404),
     ((InputError, FileError, GraphError), 400),
@@ -139,6 +141,10 @@ def path_in(root: Path, *parts: str) -> Path:
     return inside(root, "/".join(part for part in parts if part))
 
 
+# Too long; through a file as if it were a folder; a folder where a file is meant.
+_BAD_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+
+
 def error_response(request: Request, error: Exception) -> Response:
     """The handler of every EaselError that a route lets go."""
     assert isinstance(error, EaselError)
@@ -148,8 +154,8 @@ def error_response(request: Request, error: Exception) -> Response:
 
 
 def system_response(request: Request, error: Exception) -> Response:
-    """The handler of every OSError: a name longer than the disk takes is the client's, everything else is ours."""
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+    """The handler of every OSError: a name that the disk does not take is the client's, everything else is ours."""
+    if isinstance(error, OSError) and error.errno in _BAD_NAMES:
         return error_response(request, BadFileName(name=str(error.filename)[-80:]))
     raise error
 

@@ -57,6 +57,16 @@ def setup(worker: WorkerHandle) -> None:
     worker.handlers["validate_inputs"] = lambda payload: {"answers": [{} for _ in payload["checks"]]}
 
 
+def setup_with_all_nodes(worker: WorkerHandle) -> None:
+    """The same, and a catalogue with every node of the studio beside those here; this imports torch."""
+    from engine.nodes import load_all
+
+    setup(worker)
+    registry = Registry([number, show, hold, open_picture])
+    load_all(registry)
+    Catalogue.of(registry).save(worker.workspace.cache)
+
+
 def run(ctx: JobContext, settings: PromptSettings) -> dict[str, Any]:
     """ComfyUI's messages in their order, for the nodes above."""
     about = {"prompt_id": ctx.job_id, "timestamp": 1}

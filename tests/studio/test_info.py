@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import httpx
 import pytest
 
 from tests.studio.conftest import Served
+from tests.studio.test_files import opened, png
 
 PATHS = """
 /prompt /queue /history /object_info /object_info/Show /system_stats /features /models /models/checkpoints /embeddings
@@ -127,3 +129,46 @@ def test_the_studios_own_api_says_how_it_stands_and_takes_jobs(client: httpx.Cli
     assert client.post(f"/studio/jobs/{made['id']}/explode").status_code == 400
     assert client.get("/studio/jobs/none").status_code == 404
     assert any(event["job_id"] == made["id"] for event in client.get("/studio/events").json())
+
+
+def test_what_is_not_for_programs_is_refused_to_tokens(served: Served) -> None:
+    headers = {"Authorization": f"Bearer {served.app.access.new_token('a program')}"}
+    with served.client() as person, served.client(headers=headers) as program:
+        for path in ("/internal/logs", "/internal/logs/raw", "/api/internal/logs"):
+            assert person.get(path).status_code == 200
+            answer = program.get(path)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (403, "OwnerOnly")
+        assert program.patch("/internal/logs/subscribe", json={}).status_code == 403
+        assert program.get("/internal/folder_paths").status_code == 200
+        own = {"Authorization": f"Bearer {served.app.access.passing_token('command line')}"}
+        assert program.get("/internal/logs", headers=own).status_code == 200
+
+
+def test_a_model_has_a_picture_beside_it_or_in_its_metadata(client: httpx.Client, served: Served) -> None:
+    loras = served.app.workspace.models / "loras"
+    thumbnail = "data:image/png;base64," + base64.b64encode(png((600, 300))).decode()
+    for name, metadata in (
+        ("with", {"modelspec.thumbnail": thumbnail}),
+        ("without", {}),
+        ("odd", {"ssmd_cover_images": "x"}),
+    ):
+        header = json.dumps({"__metadata__": metadata}).encode()
+        (loras / f"{name}.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (loras / "beside.safetensors").write_bytes(b"x")
+    (loras / "beside.png").write_bytes(png((20, 10)))
+    for name, size in (("with", (512, 256)), ("beside", (20, 10))):
+        answer = client.get(f"/experiment/models/preview/loras/0/{name}.safetensors")
+        assert answer.headers["content-type"] == "image/webp" and opened(answer).size == size
+    for path in (
+        "loras/0/without.safetensors",
+        "loras/0/odd.safetensors",
+        "loras/7/with.safetensors",
+        "nope/0/x",
+        "loras/0/x",
+    ):
+        assert client.get(f"/experiment/models/preview/{path}").status_code == 404
+
+
+def test_folders_that_nothing_here_reads_are_known_and_empty(client: httpx.Client) -> None:
+    assert {"gligen", "custom_nodes", "loras"} <= set(client.get("/models").json())
+    assert client.get("/models/gligen").json() == [] == client.get("/experiment/models/gligen").json()

@@ -229,3 +229,55 @@ def test_two_clients_of_one_id_both_hear_and_a_client_that_returns_is_told_where
             json.loads(late.recv(timeout=PATIENCE))
             assert json.loads(late.recv(timeout=PATIENCE))["data"]["node"] == "9"
         assert messages_until_end(two, made)[-1][1]["prompt_id"] == made
+
+
+def test_jobs_are_filtered_by_status_and_workflow_and_sorted_by_how_long_they_took(client: httpx.Client) -> None:
+    client.post("/history", json={"clear": True})
+    ids = {}
+    for name, seconds in (("long", 0.5), ("short", 0.0)):
+        extra = {"extra_pnginfo": {"workflow": {"id": name}}}
+        body = {"prompt": hold(seconds=seconds), "extra_data": extra}
+        ids[name] = client.post("/prompt", json=body).json()["prompt_id"]
+        ended(client, ids[name])
+
+    def listed(**query: str) -> list[str]:
+        return [row["id"] for row in client.get("/api/jobs", params=query).json()["jobs"]]
+
+    assert listed() == [ids["short"], ids["long"]]
+    assert listed(sort_order="asc") == [ids["long"], ids["short"]]
+    assert listed(sort_by="execution_duration") == [ids["long"], ids["short"]]
+    assert listed(sort_by="execution_duration", sort_order="asc") == [ids["short"], ids["long"]]
+    assert listed(workflow_id="short") == [ids["short"]] and listed(workflow_id="none") == []
+    assert listed(status="pending,in_progress") == [] and len(listed(status="completed")) == 2
+    page = client.get("/api/jobs", params={"limit": 1, "offset": 1}).json()["pagination"]
+    assert page == {"offset": 1, "limit": 1, "total": 2, "has_more": False}
+    for wrong in ({"status": "done"}, {"sort_by": "size"}, {"sort_order": "up"}):
+        answer = client.get("/api/jobs", params=wrong)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "UnknownFilter")
+
+
+def test_jobs_are_cancelled_one_by_one_or_many_at_once(client: httpx.Client) -> None:
+    holding = client.post("/prompt", json={"prompt": hold()}).json()["prompt_id"]
+    ids = [client.post("/prompt", json={"prompt": prompt()}).json()["prompt_id"] for _ in range(3)]
+    assert client.post(f"/api/jobs/{ids[0]}/cancel").json() == {"cancelled": True}
+    assert client.post(f"/api/jobs/{ids[0]}/cancel").json() == {"cancelled": False}
+    answer = client.post("/api/jobs/cancel", json={"job_ids": [*ids[1:], "nope"]})
+    assert answer.json() == {"cancelled": ids[1:]}
+    assert client.post(f"/api/jobs/{uuid.uuid4()}/cancel").status_code == 404
+    assert client.post("/api/jobs/cancel", json={"job_ids": "all"}).status_code == 400
+    assert client.post(f"/jobs/{holding}/cancel").json() == {"cancelled": True}  # the one that runs
+    ended(client, holding)
+    assert client.get(f"/api/jobs/{holding}").json()["status"] == "cancelled"
+
+
+def test_the_log_goes_to_those_who_asked_for_it(served: Served) -> None:
+    with served.client() as client, connect(f"{served.ws}?clientId=log") as socket:
+        assert client.patch("/internal/logs/subscribe", json={"enabled": True, "clientId": 3}).status_code == 400
+        assert client.patch("/internal/logs/subscribe", json={"enabled": True, "clientId": "log"}).status_code == 200
+        time.sleep(0.2)
+        served.app.supervisor.log.write(b"one line\nhalf a li")
+        while (row := json.loads(socket.recv(timeout=PATIENCE)))["type"] != "logs":
+            pass
+        assert row["data"]["entries"] == [{"t": "", "m": "one line\n"}] and set(row["data"]["size"]) == {"cols", "rows"}
+        assert "half a li" in client.get("/internal/logs").json()
+        assert client.get("/internal/logs/raw").json()["entries"][-2]["m"] == "one line\n"

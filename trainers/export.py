@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 from engine.errors import StorageError
 from engine.families.base import Components
+from engine.weights.lora import LoraEntry
 from engine.workspace import replacing
 from trainers.adapters import TrainedPart
 from trainers.data import Item, split_caption
@@ -82,7 +83,7 @@ def compare(path: Path, components: Components, parts: Sequence[TrainedPart], se
         largest = max((float(delta.abs().max()) for delta in trained.values()), default=0.0)
         for name, wanted in trained.items():
             entry = found.entries.get(part.part, {}).get(name)
-            read = _delta(entry.down, entry.up, entry.scale) if entry else None
+            read = _delta(entry.down, entry.up, entry.scale) if isinstance(entry, LoraEntry) else None
             difference = _distance(read, wanted, largest / 4) if read is not None else float("inf")
             if not difference <= tolerance:
                 raise ExportDiffers(path=path, module=name, difference=difference)

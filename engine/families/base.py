@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.families.parts.patch import Patch
     from engine.families.parts.schedule import Schedule
     from engine.models.manager import ModelManager, ModelRef
+    from engine.weights.adapter_kinds import ModuleChange
     from engine.weights.lora import LoraEntry, LoraFile
 
 Part = Literal["denoiser", "text_encoder"]
@@ -83,7 +84,7 @@ class DetectCheckpoint(Protocol):
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA acting on one part of a model: low-rank pairs by module name, at a strength.
+    """A LoRA, or an adapter of another kind, acting on one part of a model: what happens to each module, at a strength.
 
     It is never merged into shared weights; it acts beside them while a model runs (parts/adapters.py: `acting`). `key`
     says which file or live training run it is. Of a running training the entries hold its own tensors, read at each
@@ -93,7 +94,7 @@ class Adapter:
     key: str
     title: str
     strength: float
-    entries: Mapping[str, LoraEntry] = field(repr=False, compare=False)  # {module name: pair}
+    entries: Mapping[str, LoraEntry | ModuleChange] = field(repr=False, compare=False)  # by module name
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from engine.models.device import Device
 from engine.models.loaded import OpaqueModel
 from engine.models.manager import ModelSpec
 from engine.nodes.loaders import file_digest
+from engine.weights.adapter_kinds import ModuleChange
 from engine.weights.load import open_header
 from engine.weights.lora import LoraEntry, LoraFile
 
@@ -74,9 +75,10 @@ def lora_loader_model_only(
     return (_with(model, key, lora_name, strength_model, entries),)
 
 
-def _entries(
-    ctx: NodeContext, name: str, model: Model, clip: Clip | None
-) -> tuple[str, Mapping[Any, Mapping[str, LoraEntry]]]:
+Entries = Mapping[Any, Mapping[str, LoraEntry | ModuleChange]]  # by part and module
+
+
+def _entries(ctx: NodeContext, name: str, model: Model, clip: Clip | None) -> tuple[str, Entries]:
     """The LoRA of that name, matched to the models: one under training, or a file, which is read once for all nodes."""
     live = ctx.live.get(name)
     if isinstance(live, LiveLora):
@@ -99,7 +101,7 @@ def _entries(
         return header.digest, lora.entries
 
 
-def _with(link: Any, key: str, name: str, strength: float, entries: Mapping[Any, Mapping[str, LoraEntry]]) -> Any:
+def _with(link: Any, key: str, name: str, strength: float, entries: Entries) -> Any:
     part = "denoiser" if isinstance(link, Model) else "text_encoder"
     if strength == 0.0 or not entries.get(part):
         return link

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.weights.adapter_keys import split_key
 from engine.weights.header import Header
-from engine.weights.lora import is_lora, split_key, title_of
+from engine.weights.lora import is_lora, title_of
 
 Kind = Literal[
     "checkpoint", "denoiser", "text_encoder", "vae", "lora", "embedding", "controlnet", "upscaler", "unknown"

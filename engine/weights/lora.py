@@ -9,33 +9,23 @@ which nothing fits is refused. Torch is needed only to read the matrices.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from engine.errors import FileError
+from engine.weights.adapter_keys import Matrix, is_adapter_matrix, kinds_of, missing_half, split_key
+from engine.weights.adapter_shapes import fits, in_words
 from engine.weights.header import Header
 from engine.weights.keymaps import KeyMap
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Matrix = Literal["down", "up", "mid", "alpha", "dora", "other"]
-Shape = tuple[int, ...]
+    from engine.weights.adapter_kinds import ModuleChange
 
-_SUFFIXES: tuple[tuple[str, Matrix], ...] = (
-    (".lora_down.weight", "down"), (".lora_up.weight", "up"), (".lora_mid.weight", "mid"), (".alpha", "alpha"),
-    (".lora_A.weight", "down"), (".lora_B.weight", "up"), (".lora_A.default.weight", "down"),
-    (".lora_B.default.weight", "up"), (".lora_A", "down"), (".lora_B", "up"),
-    (".lora_linear_layer.down.weight", "down"), (".lora_linear_layer.up.weight", "up"),
-    (".lora.down.weight", "down"), (".lora.up.weight", "up"),
-    ("_lora.down.weight", "down"), ("_lora.up.weight", "up"),
-    (".dora_scale", "dora"), (".lora_magnitude_vector.weight", "dora"), (".lora_magnitude_vector", "dora"),
-    (".lora_magnitude_vector.default.weight", "dora"),
-)  # fmt: skip
-_OTHER = re.compile(r"\.(hada_w[12]_[ab]|hada_t[12]|lokr_w[12](_[ab])?|lokr_t2|oft_blocks|diff|diff_b|w_norm|b_norm|"
-                    r"a1\.weight|a2\.weight|b1\.weight|b2\.weight|set_weight|reshape_weight)$")  # fmt: skip
+Shape = tuple[int, ...]
 
 _TEXT = re.compile(r"lora_te\d?_|text_encoders?(_\d)?\.|(base_model\.model\.)?text_model\.")
 
@@ -51,8 +41,20 @@ class LoraOfOtherModel(FileError):
 
 
 class UnsupportedAdapter(FileError):
-    en = "{path} holds {kind} weights ('{name}'), which can't be used here yet. Plain LoRA and LoCon files can."
-    zh = "{path} 含有 {kind} 权重（“{name}”），目前尚不支持。可使用普通的 LoRA 与 LoCon 文件。"
+    en = "{path} holds {kind} weights ('{name}') for several layers of this model at once, which can't be taken apart."
+    zh = "{path} 含有同时作用于此模型多个层的 {kind} 权重（“{name}”），无法拆分。"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A module that holds some rows of what a dialect has as one layer: runs of rows (first, behind the last)."""
+
+    module: str
+    rows: tuple[tuple[int, int], ...]
+
+
+Target = str | tuple[Piece, ...]  # what a dialect's name stands for: a module, or the modules that share its rows
+Table = Mapping[str, Target]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,21 +76,12 @@ class LoraEntry:
 class LoraFile:
     """What of a file fits a model: {part: {module name: entry}}, and the names that fit nothing."""
 
-    entries: Mapping[str, Mapping[str, LoraEntry]]
+    entries: Mapping[str, Mapping[str, LoraEntry | ModuleChange]]
     unmatched: tuple[str, ...] = field(default=())
 
 
-def split_key(key: str) -> tuple[str, Matrix] | None:
-    """A tensor's name as (module in some dialect, which matrix); None for what is no part of an adapter."""
-    for suffix, matrix in _SUFFIXES:
-        if key.endswith(suffix):
-            return key[: -len(suffix)], matrix
-    other = _OTHER.search(key)
-    return (key[: other.start()], "other") if other else None
-
-
 def is_lora(header: Header) -> bool:
-    return any((found := split_key(name)) and found[1] != "alpha" for name in header.tensors)
+    return any((found := split_key(name)) and is_adapter_matrix(found[1]) for name in header.tensors)
 
 
 def without_text(header: Header) -> Header:
@@ -131,79 +124,88 @@ def kohya_name(prefix: str, module: str) -> str:
 
 
 def match(
-    header: Header, tables: Mapping[str, Mapping[str, str]], shapes: Mapping[str, Mapping[str, Shape]], family: str
-) -> tuple[dict[str, dict[str, dict[Matrix, str]]], tuple[str, ...]]:
-    """Which tensors are which matrix of which module, by name and shape alone: ({part: {module: {matrix: tensor}}},
+    header: Header, tables: Mapping[str, Table], shapes: Mapping[str, Mapping[str, Shape]], family: str
+) -> tuple[dict[str, dict[Target, dict[Matrix, str]]], tuple[str, ...]]:
+    """Which tensors are which matrix of which module, by name and shape alone: ({part: {target: {matrix: tensor}}},
     names that fit nothing). `family` is who the file seems to be for, in words.
 
-    Raises NoLora, LoraOfOtherModel, UnsupportedAdapter.
+    Raises NoLora, LoraOfOtherModel.
     """
-    found: dict[str, dict[str, dict[Matrix, str]]] = {part: {} for part in tables}
+    found: dict[str, dict[Target, dict[Matrix, str]]] = {part: {} for part in tables}
     unmatched: list[str] = []
     for key in header.tensors:
-        base, matrix = split_key(key) or ("", "other")
+        base, matrix = split_key(key) or ("", "")
         part = next((part for part, table in tables.items() if base in table), None)
         if part is None:
             unmatched.append(key)
-        elif matrix in ("other", "dora"):
-            raise UnsupportedAdapter(path=header.path, kind=_kind(key), name=key)
         else:
             found[part].setdefault(tables[part][base], {})[matrix] = key
     if not is_lora(header):
         raise NoLora(path=header.path, count=len(header.tensors), name=next(iter(header.tensors), ""))
     if not any(found.values()):
         raise LoraOfOtherModel(path=header.path, reason=f"it has no module called '{unmatched[0]}'", family=family)
-    for part, modules in found.items():
-        for module, matrices in modules.items():
-            _check(header, module, matrices, shapes[part][module], family)
+    for part, targets in found.items():
+        for target, matrices in targets.items():
+            _check(header, target, matrices, shapes[part], family)
     return found, tuple(unmatched)
 
 
 def read_lora(
-    header: Header, tables: Mapping[str, Mapping[str, str]], shapes: Mapping[str, Mapping[str, Shape]], family: str
+    header: Header, tables: Mapping[str, Table], shapes: Mapping[str, Mapping[str, Shape]], family: str
 ) -> LoraFile:
-    """The whole file, its matrices in float32 on the host. Raises what `match` does."""
+    """The whole file, its matrices in float32 on the host. Raises what `match` does, and UnsupportedAdapter."""
     import torch
 
+    from engine.weights.adapter_entries import entry_of, piece_of
     from engine.weights.load import read_tensors
 
     found, unmatched = match(header, tables, shapes, family)
-    names = [name for modules in found.values() for matrices in modules.values() for name in matrices.values()]
+    names = [name for targets in found.values() for matrices in targets.values() for name in matrices.values()]
     tensors = read_tensors(header, names, torch.float32)
-
-    def entry(matrices: Mapping[Matrix, str]) -> LoraEntry:
-        mid = tensors[matrices["mid"]] if "mid" in matrices else None
-        alpha = float(tensors[matrices["alpha"]]) if "alpha" in matrices else None
-        return LoraEntry(tensors[matrices["down"]], tensors[matrices["up"]], mid, alpha)
-
-    entries = {part: {m: entry(matrices) for m, matrices in modules.items()} for part, modules in found.items()}
+    entries: dict[str, dict[str, LoraEntry | ModuleChange]] = {part: {} for part in found}
+    for part, targets in found.items():
+        for target, matrices in targets.items():
+            own = {matrix: tensors[name] for matrix, name in matrices.items()}
+            if isinstance(target, str):
+                entries[part][target] = entry_of(own)
+                continue
+            for piece in target:
+                entry = piece_of(own, piece.rows, _height(target))
+                if entry is None:
+                    first = next(iter(matrices.values()))
+                    raise UnsupportedAdapter(path=header.path, kind=kinds_of(own.keys())[0], name=first)
+                entries[part][piece.module] = entry
     return LoraFile(entries, unmatched)
 
 
-def _check(header: Header, module: str, matrices: Mapping[Matrix, str], shape: Shape, family: str) -> None:
-    if "down" not in matrices or "up" not in matrices:
+def _check(
+    header: Header, target: Target, matrices: Mapping[Matrix, str], shapes: Mapping[str, Shape], family: str
+) -> None:
+    kinds = kinds_of(matrices.keys())
+    half = next((kind for kind in kinds if missing_half(kind, matrices.keys())), None)
+    if half or not kinds:
         present = next(iter(matrices.values()))
         raise LoraOfOtherModel(path=header.path, reason=f"'{present}' has no other half", family=family)
-    down, up = header.shape(matrices["down"]), header.shape(matrices["up"])
-    if len(down) < 2 or len(up) < 2 or down[1] != shape[1] or up[0] != shape[0] or up[1] != down[0]:
-        reason = f"'{module}' is {shape[0]} x {shape[1]}, but '{matrices['down']}' and its partner are {down} and {up}"
-        raise LoraOfOtherModel(path=header.path, reason=reason, family=family)
+    module = target if isinstance(target, str) else target[0].module
+    shape = shapes[module] if isinstance(target, str) else (_height(target), *shapes[module][1:])
+    for kind in kinds:
+        own = {matrix: header.shape(name) for matrix, name in matrices.items()}
+        if "reshape_weight" in matrices:
+            continue  # what it grows to is only known when the file is read
+        if not fits(kind, own, shape):
+            first = next(name for matrix, name in matrices.items() if kinds_of({matrix}) == [kind])
+            reason = f"'{module}' is {in_words(shape)}, but '{first}' and its partners are {own}"
+            raise LoraOfOtherModel(path=header.path, reason=reason, family=family)
+
+
+def _height(pieces: tuple[Piece, ...]) -> int:
+    return max(end for piece in pieces for _, end in piece.rows)
 
 
 def _as_processor(module: str) -> str:
     """diffusers' names before 0.18: attn1.to_q -> attn1.processor.to_q, to_out.0 -> processor.to_out; suffix _lora."""
     head, _, last = module.rpartition(".to_")
     return f"{head}.processor.to_{last.removesuffix('.0')}" if head else module
-
-
-def _kind(key: str) -> str:
-    marks: dict[str, Callable[[str], bool]] = {
-        "DoRA": lambda k: "dora" in k or "magnitude" in k,
-        "LoHa": lambda k: "hada" in k,
-        "LoKr": lambda k: "lokr" in k,
-        "OFT": lambda k: "oft" in k,
-    }
-    return next((name for name, test in marks.items() if test(key)), "adapter")
 
 
 def title_of(path: Path, metadata: Mapping[str, str]) -> str:

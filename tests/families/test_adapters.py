@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from engine.families.base import Adapter
-from engine.families.parts.adapters import acting
+from engine.families.parts.adapters import acting, made_bytes
+from engine.models.loaded import TorchModel
+from engine.weights.adapter_kinds import Difference, DoRA, LowRank, ModuleChange
 from engine.weights.lora import LoraEntry
 
 
@@ -100,3 +102,62 @@ def test_half_precision_branches_run_in_the_type_of_the_layer(layers: nn.ModuleD
     layers.bfloat16()
     with acting(layers, [adapter(1.0, {"linear": entry})]):
         assert layers["linear"](x).dtype == torch.bfloat16
+
+
+def test_a_kind_that_is_a_function_of_the_weight_makes_one_for_the_while(layers: nn.ModuleDict):
+    linear, x = cast(nn.Linear, layers["linear"]), torch.randn(3, 6)
+    shared, plain = linear.weight, linear(x)
+    change = ModuleChange((DoRA(LowRank(torch.randn(2, 6), torch.randn(5, 2), None, 1.0), torch.ones(5, 1)),))
+    with acting(layers, [Adapter("key", "title", 1.0, {"linear": change})]):
+        made = linear.weight
+        torch.testing.assert_close(made.norm(dim=1), torch.ones(5))
+        torch.testing.assert_close(linear(x), x @ made.T + linear.bias)
+    assert linear.weight is shared and torch.equal(linear(x), plain)
+
+
+def test_kinds_stack_on_one_weight_in_their_order(layers: nn.ModuleDict):
+    linear = cast(nn.Linear, layers["linear"])
+    low, size = random_entry(), torch.full((5, 1), 2.0)
+    change = ModuleChange((DoRA(Difference(torch.zeros(5, 6)), size),))
+    merged = linear.weight + 0.5 * 0.7 * low.up @ low.down
+    merged = 2.0 * merged / merged.norm(dim=1, keepdim=True)
+    adapters = [adapter(0.7, {"linear": low}), Adapter("b", "b", 1.0, {"linear": change})]
+    with acting(layers, adapters):
+        torch.testing.assert_close(linear.weight, merged)
+
+
+def test_a_bias_changes_and_one_that_is_missing_is_made():
+    layers = nn.ModuleDict({"with": nn.Linear(2, 3), "without": nn.Linear(2, 3, bias=False), "norm": nn.LayerNorm(2)})
+    x, change = torch.randn(4, 2), ModuleChange(bias=(Difference(torch.ones(3)),))
+    plain = {name: layers[name](x) for name in ("with", "without")}
+    norm = ModuleChange((Difference(torch.ones(2)),), (Difference(torch.ones(2)),))
+    with acting(layers, [Adapter("a", "a", 0.5, {"with": change, "without": change, "norm": norm})]):
+        for name, before in plain.items():
+            torch.testing.assert_close(layers[name](x), before + 0.5)
+        torch.testing.assert_close(layers["norm"](x), torch.layer_norm(x, (2,)) * 1.5 + 0.5)
+    assert torch.equal(layers["without"](x), plain["without"]) and cast(nn.Linear, layers["without"]).bias is None
+
+
+def test_an_embedding_takes_a_pair_into_a_weight_of_its_own():
+    layers = nn.ModuleDict({"tokens": nn.Embedding(4, 6)})
+    entry, ids = LoraEntry(torch.randn(2, 6), torch.randn(4, 2)), torch.tensor([1, 3])
+    weight = cast(nn.Embedding, layers["tokens"]).weight
+    expected = (weight + entry.up @ entry.down)[ids]
+    with acting(layers, [adapter(1.0, {"tokens": entry})]):
+        torch.testing.assert_close(layers["tokens"](ids), expected)
+
+
+def test_the_ledger_hears_of_the_weights_that_are_made():
+    change = ModuleChange((Difference(torch.ones(5, 6)),))
+    acting_ones = [adapter(1.0, {"a": random_entry()}), Adapter("b", "b", 1.0, {"b": change})]
+    adapters = [*acting_ones, Adapter("c", "c", 0, {"a": change})]
+    assert made_bytes(adapters, {"a": (5, 6), "b": (5, 6)}) == 5 * 6 * 4
+
+
+def test_a_twin_of_the_module_never_sees_what_acts(layers: nn.ModuleDict):
+    loaded = TorchModel(layers)
+    twin, x = loaded.twin(), torch.randn(3, 6)
+    plain = twin["linear"](x)
+    change = ModuleChange((Difference(torch.ones(5, 6)),))
+    with acting(layers, [Adapter("b", "b", 1.0, {"linear": change})]):
+        assert torch.equal(twin["linear"](x), plain) and not torch.equal(layers["linear"](x), plain)

@@ -5,16 +5,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from engine.weights.adapter_keys import split_key
 from engine.weights.header import Header, read_header
 from engine.weights.keymaps import clip_text_map, unet_map
 from engine.weights.lora import (
     LoraOfOtherModel,
     NoLora,
-    UnsupportedAdapter,
     clip_names,
     kohya_name,
     read_lora,
-    split_key,
     unet_names,
 )
 from tests.families.tiny import UNET
@@ -143,13 +142,6 @@ def test_half_a_pair_is_refused(tmp_path: Path):
 def test_a_checkpoint_is_no_lora(tmp_path: Path):
     with pytest.raises(NoLora):
         read_lora(write(tmp_path / "a.safetensors", {"model.diffusion_model.x": (1,)}), TABLES, SHAPES, "it")
-
-
-@pytest.mark.parametrize(("suffix", "kind"), [(".hada_w1_a", "LoHa"), (".lokr_w1", "LoKr"), (".dora_scale", "DoRA")])
-def test_adapters_that_are_no_plain_lora_are_named(tmp_path: Path, suffix: str, kind: str):
-    tensors = {**pair(f"lora_unet_{flat(Q)}", *KOHYA, (8, 8)), f"lora_unet_{flat(Q)}{suffix}": (2, 2)}
-    with pytest.raises(UnsupportedAdapter, match=kind):
-        read_lora(write(tmp_path / "a.safetensors", tensors), TABLES, SHAPES, "it")
 
 
 def test_kohyas_name_comes_back_to_its_module():

@@ -1,42 +1,96 @@
-"""LoRAs acting beside a shared module for the duration of a call: nothing is merged, nothing of the module changes.
+"""LoRAs and their kin acting beside a shared module for the duration of a call: nothing is merged for good.
 
-Each low-rank pair adds strength * scale * up(down(x)) to what its module gives. Several stack in their order.
+A low-rank pair adds strength * scale * up(down(x)) to what its module gives. What is a function of the weight (LoHa,
+LoKr, DoRA, OFT, differences ...) makes a weight of its own from the shared one when it begins to act, which stands in
+the module while it acts; `made_bytes` is what those take. Several adapters stack in their order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from math import prod
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from engine.families.base import Adapter
+from engine.weights.adapter_kinds import Change, LowRank, ModuleChange
 from engine.weights.lora import LoraEntry
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]
+Acting = tuple[LoraEntry | ModuleChange, float]  # an entry and its strength
 
 
 @contextmanager
 def acting(module: nn.Module, adapters: Iterable[Adapter]) -> Iterator[nn.Module]:
-    """`module` with the adapters beside it. The hooks are gone at the end, also after an error. One thread at a time
-    runs a shared module, so that nobody else meets them.
+    """`module` with the adapters beside it. All is as before at the end, also after an error. One thread at a time
+    runs a shared module, so that nobody else meets them; twins of it never do.
 
     Raises KeyError when an adapter names a module that is not there: it was matched against another model.
     """
-    handles: list[RemovableHandle] = []
-    try:
-        for adapter in adapters:
-            if adapter.strength == 0.0:
-                continue
-            for name, entry in adapter.entries.items():
-                handles.append(_named(module, name).register_forward_hook(_branch(entry, adapter.strength)))
+    with ExitStack() as stack:
+        for name, entries in _by_module(adapters).items():
+            layer = _named(module, name)
+            if _only_branches(layer, entries):
+                for entry, strength in entries:
+                    assert isinstance(entry, LoraEntry)
+                    stack.callback(layer.register_forward_hook(_branch(entry, strength)).remove)
+            else:
+                _make(layer, entries, stack)
         yield module
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def made_bytes(adapters: Iterable[Adapter], modules: Mapping[str, tuple[int, ...]], itemsize: int = 4) -> int:
+    """Bytes of the weights that the adapters make for themselves while they act, for the ledger of the device."""
+    made = {
+        name
+        for name, entries in _by_module(adapters).items()
+        if any(isinstance(entry, ModuleChange) for entry, _ in entries)
+    }
+    return sum(prod(modules[name]) * itemsize for name in made if name in modules)
+
+
+def _by_module(adapters: Iterable[Adapter]) -> dict[str, list[Acting]]:
+    found: dict[str, list[Acting]] = {}
+    for adapter in adapters:
+        if adapter.strength != 0.0:
+            for name, entry in adapter.entries.items():
+                found.setdefault(name, []).append((entry, adapter.strength))
+    return found
+
+
+def _only_branches(layer: nn.Module, entries: Iterable[Acting]) -> bool:
+    return isinstance(layer, nn.Linear | nn.Conv2d) and all(isinstance(entry, LoraEntry) for entry, _ in entries)
+
+
+def _make(layer: nn.Module, entries: Iterable[Acting], stack: ExitStack) -> None:
+    """Put a weight, and a bias where one changes, of the layer's own into it until the stack unwinds."""
+    changes = [(entry if isinstance(entry, ModuleChange) else _change(entry), strength) for entry, strength in entries]
+    weight, bias = layer.get_parameter("weight"), layer._parameters.get("bias")
+    made = _applied(weight, [(change, s) for entry, s in changes for change in entry.weight])
+    _stand_in(layer, "weight", made.to(weight.dtype), stack)
+    of_bias = [(change, s) for entry, s in changes for change in entry.bias]
+    if of_bias:
+        plain = weight.new_zeros(weight.shape[0]) if bias is None else bias
+        _stand_in(layer, "bias", _applied(plain, of_bias).to(weight.dtype), stack)
+
+
+def _change(entry: LoraEntry) -> ModuleChange:
+    return ModuleChange((LowRank(entry.down, entry.up, entry.mid, entry.scale),))
+
+
+def _applied(weight: Tensor, changes: Iterable[tuple[Change, float]]) -> Tensor:
+    for change, strength in changes:
+        weight = change.applied(weight, strength)
+    return weight
+
+
+def _stand_in(layer: nn.Module, name: str, value: Tensor, stack: ExitStack) -> None:
+    shared = layer._parameters[name]
+    stack.callback(layer._parameters.__setitem__, name, shared)
+    layer._parameters[name] = nn.Parameter(value, requires_grad=False)
 
 
 def _branch(entry: LoraEntry, strength: float) -> Hook:

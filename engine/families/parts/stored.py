@@ -43,11 +43,11 @@ class StoredPart:
         return self.rename(name[len(self.prefix) :]) if name.startswith(self.prefix) else None
 
     def modules(self) -> dict[str, tuple[int, ...]]:
-        """{module: shape of its weight} of everything that multiplies: what a LoRA may act on."""
+        """{module: shape of its weight} of everything that has one: what adapters may act on."""
         found: dict[str, tuple[int, ...]] = {}
         for name, info in self.tensors.items():
-            own = self.rename(name) if name.endswith(".weight") and len(info.shape) >= 2 else None
-            if own and not own.endswith("_embedding.weight"):
+            own = self.rename(name) if name.endswith(".weight") else None
+            if own:
                 found[own.removesuffix(".weight")] = info.shape
         return found
 

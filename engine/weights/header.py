@@ -56,17 +56,27 @@ class PickleFile(FileError):
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor: safetensors' name of its type ("F16"), shape, and where its bytes are in which file."""
+    """One tensor: safetensors' name of its type ("F16", for GGUF "Q4_K"), shape, and where its bytes are in which file.
+
+    What is cut out of a tensor of the file (fused.py) names it in `source`, and where it is not one run of bytes, its
+    `runs` in their order.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     start: int = 0
     end: int = 0
     file: Path = Path()
+    runs: tuple[tuple[int, int], ...] = ()
+    source: str = ""
 
     @property
     def nbytes(self) -> int:
-        return self.end - self.start
+        return sum(end - start for start, end in self.byte_runs)
+
+    @property
+    def byte_runs(self) -> tuple[tuple[int, int], ...]:
+        return self.runs or ((self.start, self.end),)
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ class Header:
     metadata: Mapping[str, str] = field(repr=False)
     size: int
     digest: str
-    format: Literal["safetensors", "folder", "pickle"] = "safetensors"
+    format: Literal["safetensors", "folder", "pickle", "gguf"] = "safetensors"
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -96,14 +106,18 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a safetensors file.
+    """The header of a safetensors or GGUF file.
 
-    Raises NotFound, EmptyFile, Truncated, PickleFile or NotSafetensors (FileError).
+    Raises NotGguf, NotFound, EmptyFile, Truncated, PickleFile or NotSafetensors (FileError).
     """
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             first = file.read(8)
+            if first[:4] == b"GGUF":
+                from engine.weights.gguf import read_gguf_header
+
+                return read_gguf_header(Path(path))
             length = _header_length(path, first, status.st_size)
             text = file.read(length)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -168,8 +182,6 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
         raise EmptyFile(path=path)
     if is_pickle(first):
         raise PickleFile(path=path)
-    if first[:4] == b"GGUF":
-        raise NotSafetensors(path=path, reason="it is a GGUF file")
     if size < 8:
         raise Truncated(path=path, size=size, need="8+")
     length = int.from_bytes(first, "little")

@@ -8,8 +8,9 @@ Pickle files are read by torch's `weights_only` loader and only where the caller
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pickle import UnpicklingError
@@ -53,18 +54,26 @@ def open_header(path: Path, *, allow_pickle: bool = False) -> Header:
         return _pickle_header(path)
 
 
+DtypeOf = Callable[[str], torch.dtype | None]
+
+
 def read_tensors(
-    header: Header, names: Iterable[str] | None = None, dtype: torch.dtype | None = None, threads: int | None = None
+    header: Header,
+    names: Iterable[str] | None = None,
+    dtype: torch.dtype | DtypeOf | None = None,
+    threads: int | None = None,
 ) -> dict[str, Tensor]:
-    """The named tensors (all when None), floating ones cast to `dtype`, integers and bool as they are stored.
+    """The named tensors (all when None), floating ones cast to `dtype` (one for all, or for a name; None: as stored),
+    integers and bool as they are stored. Quantised rows of GGUF come as bytes (rows, bytes of a row).
 
     Raises UnsupportedType, Truncated when the file became shorter since its header was read.
     """
     wanted = {name: header.tensors[name] for name in (header.tensors if names is None else names)}
+    to: DtypeOf = dtype if callable(dtype) else lambda name: dtype
     if header.format == "pickle":
         stored = _unpickle(header.path)
-        return {name: _cast(stored[name].clone(), dtype) for name in wanted}
-    out = {name: _empty(header, name, info, dtype) for name, info in wanted.items()}
+        return {name: _cast(_part(stored[info.source or name], info), to(name)) for name, info in wanted.items()}
+    out = {name: _empty(header, name, info, to(name)) for name, info in wanted.items()}
     shares = _shares(wanted, threads or min(4, os.cpu_count() or 1))
     if len(shares) <= 1:
         _read_share(wanted, out)
@@ -84,16 +93,17 @@ def _read_share(share: Mapping[str, TensorInfo], out: Mapping[str, Tensor]) -> N
     for path, tensors in by_file.items():
         with open(path, "rb", buffering=0) as file:
             for name, info in tensors:
-                stored, target = DTYPES[info.dtype], out[name].view(-1)
-                at = info.start
-                file.seek(at)
-                while at < info.end:
-                    size = min(PIECE, info.end - at)
-                    _fill(file, buffer[:size], path, info.end)
-                    first = (at - info.start) // stored.itemsize
-                    piece = scratch[:size].view(stored)
-                    target[first : first + piece.numel()].copy_(piece)
-                    at += size
+                stored, target = DTYPES.get(info.dtype, torch.uint8), out[name].view(-1)
+                first = 0
+                for at, end in info.byte_runs:
+                    file.seek(at)
+                    while at < end:
+                        size = min(PIECE, end - at)
+                        _fill(file, buffer[:size], path, info.end)
+                        piece = scratch[:size].view(stored)
+                        target[first : first + piece.numel()].copy_(piece)
+                        first += piece.numel()
+                        at += size
 
 
 def _fill(file: Any, view: memoryview, path: Path, need: int) -> None:
@@ -120,9 +130,17 @@ def _shares(wanted: Mapping[str, TensorInfo], count: int) -> list[dict[str, Tens
 
 def _empty(header: Header, name: str, info: TensorInfo, dtype: torch.dtype | None) -> Tensor:
     stored = DTYPES.get(info.dtype)
+    if stored is None and header.format == "gguf":
+        return torch.empty((*info.shape[:-1], info.nbytes // math.prod(info.shape[:-1])), dtype=torch.uint8)
     if stored is None:
         raise UnsupportedType(path=header.path, name=name, dtype=info.dtype)
     return torch.empty(info.shape, dtype=dtype if dtype and stored.is_floating_point else stored)
+
+
+def _part(tensor: Tensor, info: TensorInfo) -> Tensor:
+    """What `info` is of a tensor that is in memory; a copy."""
+    flat = tensor.contiguous().view(-1).view(torch.uint8)
+    return torch.cat([flat[start:end] for start, end in info.byte_runs]).view(tensor.dtype).view(info.shape)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

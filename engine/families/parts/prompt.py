@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from engine.families.parts.tokenizer import ClipTokenizer
 
@@ -28,6 +28,12 @@ class Token:
     id: int
     weight: float = 1.0
     vector: Any = None
+
+
+class Tokenizer(Protocol):
+    end: int
+
+    def encode(self, text: str) -> list[int]: ...
 
 
 Embed = Callable[[str], Sequence[Any] | None]  # the vectors of a textual inversion by name, None where there is none
@@ -48,12 +54,17 @@ def chunks_of(text: str, tokenizer: ClipTokenizer, embed: Embed, length: int = 7
     return [*chunks, _padded(chunk, tokenizer, length)]
 
 
+def tokens_of(text: str, tokenizer: Tokenizer, embed: Embed) -> list[Token]:
+    """A prompt in one run, without start, end and padding: for encoders whose text has no fixed length."""
+    return [token for word in _words(text, tokenizer, embed) for token in word]
+
+
 def weighted(text: str) -> list[tuple[str, float]]:
     """A prompt as runs of text with their weights; escapes are resolved."""
     return [(_plain(run), weight) for run, weight in _weighted(_escaped(text), 1.0)]
 
 
-def _words(text: str, tokenizer: ClipTokenizer, embed: Embed) -> Iterator[list[Token]]:
+def _words(text: str, tokenizer: Tokenizer, embed: Embed) -> Iterator[list[Token]]:
     """Tokens word by word; a textual inversion is one word."""
     for run, weight in weighted(text):
         for word in re.split(r"[ \n]", run):

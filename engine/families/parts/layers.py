@@ -1,0 +1,141 @@
+"""Layers whose weights stay as their file has them - half types, float8 with a scale, GGUF's blocks - and are unpacked
+whenever they run. A model takes the memory of its file; what a call needs beside it is one layer, unpacked.
+
+A weight is one or two flat tensors (numbers or bytes, and a scale), which move like any others: whoever streams layers
+to a device later copies those, never an unpacked weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a weight is kept: `dtype` of its numbers, or `gguf` ("Q4_K") with rows of bytes; `scaled`: times a scale."""
+
+    dtype: torch.dtype = torch.uint8
+    gguf: str = ""
+    scaled: bool = False
+
+
+def keep_stored(module: nn.Module, storages: Mapping[str, Storage]) -> None:
+    """Put layers that unpack their weights in the place of a skeleton's. `storages` by the name of the layer."""
+    for name, storage in storages.items():
+        parent, _, own = name.rpartition(".")
+        layer = module.get_submodule(name)
+        setattr(module.get_submodule(parent), own, _stored_like(layer, storage))
+
+
+def can_keep(layer: nn.Module) -> bool:
+    """Whether a layer has a kind here. Subclasses of the library may use their weight in ways of their own."""
+    return type(layer) in (nn.Linear, nn.Conv2d, nn.Embedding)
+
+
+class StoredLinear(nn.Linear):
+    storage: Storage
+    weight_scale: Tensor | None
+
+    def forward(self, input: Tensor) -> Tensor:
+        return cast(Tensor, _Unpacked.apply(input, self))
+
+
+class StoredConv2d(nn.Conv2d):
+    storage: Storage
+    weight_scale: Tensor | None
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, unpacked(self, input.dtype), self.bias)
+
+
+class StoredEmbedding(nn.Embedding):
+    """Only the rows that are asked for are unpacked, into `compute`."""
+
+    storage: Storage
+    weight_scale: Tensor | None
+    compute: torch.dtype = torch.float32
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = self.weight.view(torch.uint8)[input.flatten()].view(self.weight.dtype)
+        return _numbers(rows, self.storage, self.weight_scale, self.compute).view(*input.shape, -1)
+
+
+Stored = StoredLinear | StoredConv2d | StoredEmbedding
+
+
+def unpacked(layer: Stored, dtype: torch.dtype) -> Tensor:
+    """The weight of a layer as numbers of that type."""
+    weight = _numbers(layer.weight, layer.storage, layer.weight_scale, dtype)
+    return weight.view(layer.weight.shape[0], -1, *layer.kernel_size) if isinstance(layer, StoredConv2d) else weight
+
+
+class _Unpacked(torch.autograd.Function):
+    """x W^T + b. The way back unpacks W again, so that a training keeps no layer in the type it runs in."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: StoredLinear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, unpacked(layer, x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] @ unpacked(ctx.layer, grads[0].dtype), None
+
+
+def _stored_like(layer: nn.Module, storage: Storage) -> Stored:
+    """The same layer, its weight on meta and frozen, in its storage."""
+    with torch.device("meta"):
+        if isinstance(layer, nn.Linear):
+            new: Stored = StoredLinear(layer.in_features, layer.out_features, layer.bias is not None)
+        elif isinstance(layer, nn.Conv2d):
+            options: Any = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+            options |= {"groups": layer.groups, "bias": layer.bias is not None, "padding_mode": layer.padding_mode}
+            new = StoredConv2d(layer.in_channels, layer.out_channels, cast(Any, layer.kernel_size), **options)
+        elif isinstance(layer, nn.Embedding):
+            new = StoredEmbedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
+        else:
+            raise TypeError(f"a {type(layer).__name__} can't keep its weight stored")
+        shape = tuple(new.weight.shape)
+        if storage.gguf:
+            block, size = _block(storage.gguf)
+            shape = (shape[0], new.weight[0].numel() // block * size)
+        new.weight = nn.Parameter(torch.empty(shape, dtype=storage.dtype), requires_grad=False)
+        new.register_buffer("weight_scale", torch.empty(()) if storage.scaled else None)
+    new.storage = storage
+    return new
+
+
+def _numbers(stored: Tensor, storage: Storage, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    numbers = gguf_numbers(stored, storage.gguf, dtype) if storage.gguf else stored.to(dtype)
+    if scale is None:
+        return numbers
+    factor = scale.to(dtype)
+    return numbers * (factor if factor.numel() == 1 else factor.view(-1, *[1] * (numbers.ndim - 1)))
+
+
+def gguf_numbers(rows: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    """Rows of GGUF's blocks as numbers: (rows, bytes of a row) -> (rows, columns). The arithmetic is in float32."""
+    from diffusers.quantizers.gguf.utils import dequantize_functions
+    from gguf.constants import GGMLQuantizationType
+
+    block, size = _block(kind)
+    blocks = rows.reshape(-1, size)
+    unpack = dequantize_functions[GGMLQuantizationType[kind]]
+    return unpack(blocks, block, size, torch.float32).reshape(rows.shape[0], -1).to(dtype)
+
+
+def stored_layers(module: nn.Module) -> Iterable[tuple[str, Stored]]:
+    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, Stored))
+
+
+def _block(kind: str) -> tuple[int, int]:
+    """Numbers and bytes of one block."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    return GGML_QUANT_SIZES[GGMLQuantizationType[kind]]

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from engine.errors import CHECK_PATH, InvalidSetting, NotFound, UnknownSetting
 
@@ -33,6 +33,27 @@ _REASONS_ZH = {
     "literal_error": "应为 {expected} 之一",
     "missing": "缺少此项",
 }
+
+
+def setting(
+    default: Any,
+    title: str,
+    zh: str,
+    help: str = "",
+    help_zh: str = "",
+    *,
+    basic: bool = True,
+    options: dict[str, tuple[str, str]] | None = None,
+    **limits: Any,
+) -> Any:
+    """A pydantic field with its words in English and Chinese, from which forms are drawn.
+
+    `options`: words of choices, (English, Chinese) by value. Fields that are not `basic` are shown on demand.
+    """
+    extra: dict[str, Any] = {"title_zh": zh, "help_zh": help_zh, "group": "basic" if basic else "advanced"}
+    if options:
+        extra["options"] = {value: list(words) for value, words in options.items()}
+    return Field(default, title=title, description=help, json_schema_extra=extra, **limits)
 
 
 def checked(model: type[Settings], data: dict[str, Any], where: str) -> Settings:

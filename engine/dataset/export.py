@@ -16,6 +16,7 @@ from engine.dataset.captions import CaptionRules, caption, split_tags
 from engine.dataset.library import Dataset
 from engine.dataset.pictures import content_hash
 from engine.dataset.records import GENERAL, Picture, Reading
+from engine.dataset.store import Store
 from engine.dataset.view import View
 from engine.errors import InputError
 from engine.progress import ProgressSink, silent
@@ -57,7 +58,11 @@ class SidecarReport:
 
 
 def rules_of(dataset: Dataset) -> CaptionRules:
-    return CaptionRules.model_validate(dataset.store.meta(RULES, {}))
+    return rules_in(dataset.store)
+
+
+def rules_in(store: Store) -> CaptionRules:
+    return CaptionRules.model_validate(store.meta(RULES, {}))
 
 
 def set_rules(dataset: Dataset, rules: CaptionRules, title: str = "Caption rules") -> None:

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.dataset.captions import canonical, matches, pretty
+from engine.dataset.export import rules_in
+from engine.dataset.lengths import token_counts
 from engine.dataset.records import RATING, USER, Mark
 from engine.dataset.view import View
 from engine.errors import InputError
@@ -37,13 +39,15 @@ from engine.settings import nearest
 _TOKEN = re.compile(
     r'\s*(?:(?P<bracket>[()])|(?P<minus>-(?=\S))|(?P<word>(?:"[^"]*"|[^\s()"]|(?<=[^\s(])\([^\s()]*\))+))'
 )
-_NUMBER = re.compile(r"(?P<sign><=|>=|=|<|>)?(?P<value>\d+(?:\.\d+)?)$")
+_NUMBER = re.compile(r"(?P<sign><=|>=|==|!=|=|<|>)?(?P<value>\d+(?:\.\d+)?)$")
 _SIGNS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
     "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
 }
 _DAY = 86_400.0
 
@@ -169,22 +173,35 @@ def _text(view: View, value: str) -> np.ndarray:
 
 
 def _caption(view: View, value: str) -> np.ndarray:
-    wanted = value.casefold()
-    return np.array([wanted in text.casefold() for text in view.captions()], bool)
+    has = _inside(value)
+    return np.array([has(text) for text in view.captions()], bool)
 
 
 def _name(view: View, value: str) -> np.ndarray:
-    wanted = value.casefold()
-    return np.array([wanted in picture.name.casefold() for picture in view.pictures()], bool)
+    has = _inside(value)
+    return np.array([has(picture.name) for picture in view.pictures()], bool)
 
 
 def _path(view: View, value: str) -> np.ndarray:
-    wanted = value.casefold()
-    return np.array([any(wanted in p.casefold() for p in picture.paths) for picture in view.pictures()], bool)
+    has = _inside(value)
+    return np.array([any(map(has, picture.paths)) for picture in view.pictures()], bool)
+
+
+def _inside(wanted: str) -> Callable[[str], bool]:
+    """Whether a text has `wanted` in it, whatever the case; * and ? stand for any letters."""
+    folded = wanted.casefold()
+    if "*" not in folded and "?" not in folded:
+        return lambda text: folded in text.casefold()
+    pattern = re.compile(re.escape(folded).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
+    return lambda text: pattern.search(text.casefold()) is not None
+
+
+def _tokens(view: View, value: str) -> np.ndarray:
+    return _compared(token_counts(view, rules_in(view.store), "clip"), value)
 
 
 def _score(view: View, value: str) -> np.ndarray:
-    found = re.match(r"(?P<tag>.+?)(?P<number>(?:<=|>=|=|<|>)\d+(?:\.\d+)?)$", value)
+    found = re.match(r"(?P<tag>.+?)(?P<number>(?:<=|>=|==|!=|=|<|>)\d+(?:\.\d+)?)$", value)
     if found is None:
         raise _BadValue("write it as score:TAG>0.8", "请写成 score:标签>0.8")
     scores = view.scores(canonical(found["tag"]))
@@ -265,6 +282,7 @@ _KEYS: dict[str, Callable[[View, str], np.ndarray]] = {
     "path": _path,
     "tags": lambda view, value: _compared(view.hits(lambda _, category: category != RATING), value),
     "chars": lambda view, value: _compared(np.array([len(text) for text in view.captions()]), value),
+    "tokens": _tokens,
     "score": _score,
     "source": _source,
     "w": _size(lambda w, h: w),

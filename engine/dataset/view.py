@@ -139,6 +139,15 @@ class View:
             read = np.bincount(now.picture[chosen[now.term] & ~edits.gone], minlength=len(self._pictures))
             return read + np.bincount(edits.picture[chosen[edits.term]], minlength=len(self._pictures))
 
+    def sums(self, weigh: Callable[[str, str], float]) -> np.ndarray:
+        """The sum over the tags of each picture of weigh(name, category), by place."""
+        with self._fresh():
+            pairs = zip(self._words.names, self._words.categories, strict=True)
+            weights = np.array([weigh(name, category) if name else 0.0 for name, category in pairs])
+            now, edits = self._present, self._edits
+            read = np.bincount(now.picture, weights[now.term] * ~edits.gone, minlength=len(self._pictures))
+            return read + np.bincount(edits.picture, weights[edits.term], minlength=len(self._pictures))
+
     def scores(self, name: str) -> np.ndarray:
         """The highest score any enabled source gave a tag, by place; NaN where none read it."""
         with self._fresh():

@@ -4,6 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from engine.dataset.captions import KAOMOJI, CaptionRules, Tag, canonical, caption, pretty, split_tags, tag_list
+from engine.dataset.tokens import count_tokens
+from engine.families.parts.tokenizer import clip_tokenizer
 
 TAGS = [
     Tag("long_hair", "general", 0.9, 0),
@@ -109,3 +111,33 @@ def test_text_becomes_tags() -> None:
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(ValidationError):
         CaptionRules.model_validate({"tiger_word": "x"})
+
+
+def test_aliases_come_before_everything_and_follow_their_chain() -> None:
+    rules = CaptionRules(
+        aliases={"kitty": "kitten", "kitten": "young cat"}, implications={"young cat": ("cat",)}, implied="add"
+    )
+    assert tag_list(rules, [Tag("kitty")]) == ["young cat", "cat"]
+    circle = CaptionRules(aliases={"a": "b", "b": "a"})
+    assert tag_list(circle, [Tag("a"), Tag("b", score=0.5)]) == ["a", "b"]
+
+
+def test_a_comma_inside_a_tag_would_make_two_of_it() -> None:
+    assert caption(CaptionRules(), [Tag("1,000_cranes"), Tag(";,;", score=0.5)]) == "1 000 cranes, ; ;"
+    assert caption(CaptionRules(separator=" | "), [Tag("1,000_cranes")]) == "1,000 cranes"
+
+
+def test_tags_go_from_the_end_until_the_caption_fits_its_text_encoder() -> None:
+    tags = [Tag(f"red_hat_{i}", score=1 - i / 10) for i in range(5)]  # three tokens each, and a comma between
+    assert caption(CaptionRules(max_tokens={"clip": 11}), tags) == "red hat 0, red hat 1, red hat 2"
+    assert caption(CaptionRules(max_tokens={"clip": 10}), tags) == "red hat 0, red hat 1"
+    assert caption(CaptionRules(max_tokens={"clip": 0}), tags).count(",") == 4
+    both = CaptionRules(max_tokens={"clip": 6}, parts="tags, caption", trigger_word="bbdr")
+    found = caption(both, tags, "a cat in the rain that never ends")
+    assert found == "bbdr, a cat in"  # bbdr is two tokens: tags went first, then words of the text
+    assert count_tokens("clip", found) <= 6
+
+
+@pytest.mark.parametrize("text", ["", "a", "long hair, o_o, :3, ;,; , x", "a red hat, blue sky", "猫, fate (series)"])
+def test_tokens_are_those_of_the_whole_text(text: str) -> None:
+    assert count_tokens("clip", text) == len(clip_tokenizer().encode(text))

@@ -6,11 +6,16 @@ import { viewUrl } from './job.js';
 
 class Start extends Live {
   start() {
+    // A new value comes as a new attribute, and Gradio takes away what was drawn here.
+    this.watcher = new MutationObserver(() => { if (!this.firstElementChild) this.painted = null; this.draw(); });
+    this.watcher.observe(this, { attributes: true, childList: true });
     this.on(this, 'change', (event) => { event.stopPropagation(); this.take(event.target.files[0]); });
     this.on(this, 'dragover', (event) => event.preventDefault());
     this.on(this, 'drop', (event) => { event.preventDefault(); event.stopPropagation(); this.take(event.dataTransfer.files[0]); });
     this.on(this, 'click', (event) => { if (event.target.closest('button')) this.tell('value', ''); });
   }
+
+  close() { this.watcher.disconnect(); }
 
   async take(file) {
     if (!file) return;

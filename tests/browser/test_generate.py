@@ -1,0 +1,121 @@
+"""Generate as a person uses it: a draft and its final, a picture dropped on the gallery, a picture to start from."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.browser.conftest import Studio, open_page, open_tab, until
+
+pytestmark = [pytest.mark.browser]
+
+
+def newest(studio: Studio) -> dict[str, str]:
+    return studio.get("/studio/pictures?q=")["pictures"][0]
+
+
+def generated(page: Page, studio: Studio) -> dict[str, str]:
+    """Press the button; the job's picture."""
+    before = {job["id"] for job in studio.get("/studio/jobs")}
+    page.locator("#generate-go").click()
+    new = until(lambda: [j for j in studio.get("/studio/jobs") if j["id"] not in before], 30)[0]
+    assert studio.wait_for_job(new["id"]) == "done"
+    history = studio.get(f"/history/{new['id']}")[new["id"]]
+    return next(image for output in history["outputs"].values() for image in output.get("images", []))
+
+
+def fetch(studio: Studio, said: dict[str, str]) -> bytes:
+    query = urllib.parse.urlencode({key: said[key] for key in ("filename", "subfolder", "type")})
+    with urllib.request.urlopen(f"{studio.url}/view?{query}", timeout=30) as answer:
+        return answer.read()
+
+
+def picture_of(studio: Studio, said: dict[str, str]) -> Image.Image:
+    return Image.open(io.BytesIO(fetch(studio, said)))
+
+
+def drop(page: Page, target: Locator, name: str, data: bytes) -> None:
+    """A file dragged from the desktop onto a part of the page."""
+    transfer = page.evaluate_handle(
+        """([name, data]) => {
+            const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], name, { type: 'image/png' }));
+            return transfer;
+        }""",
+        [name, base64.b64encode(data).decode()],
+    )
+    target.dispatch_event("dragover", {"dataTransfer": transfer})
+    target.dispatch_event("drop", {"dataTransfer": transfer})
+
+
+def test_a_draft_is_quick_marked_and_kept_apart_from_finals(
+    chromium: Browser, furnished: Studio, artefacts: Path
+) -> None:
+    page, said = open_page(chromium, furnished)
+    open_tab(page, "generate")
+    page.locator(".ez-generate .set button.label-wrap, .ez-generate .set .label-wrap").first.click()
+    box = page.get_by_label("Draft")
+    box.check()
+    page.wait_for_timeout(300)
+    draft = generated(page, furnished)
+    assert draft["type"] == "temp"
+    assert picture_of(furnished, draft).info["easel_draft"] == "true"
+    expect(page.locator("easel-result img").first).to_be_visible()
+    page.screenshot(path=artefacts / "generate-draft.png")
+    box.uncheck()
+    page.wait_for_timeout(300)
+    final = generated(page, furnished)
+    assert final["type"] == "output"
+    assert "easel_draft" not in picture_of(furnished, final).info
+    assert newest(furnished)["filename"] == final["filename"]
+    assert said == []
+    page.context.close()
+
+
+def test_a_picture_dropped_on_the_gallery_brings_its_settings_back(
+    chromium: Browser, furnished: Studio, artefacts: Path
+) -> None:
+    page, said = open_page(chromium, furnished)
+    open_tab(page, "generate")
+    prompt = page.locator("#generate-prompt textarea")
+    prompt.fill("a green heart, white background")
+    page.wait_for_timeout(500)
+    made = fetch(furnished, generated(page, furnished))
+    prompt.fill("something else")
+    open_tab(page, "gallery")
+    drop(page, page.locator("easel-gallery"), "from elsewhere.png", made)
+    expect(prompt).to_have_value("a green heart, white background", timeout=20_000)
+    assert said == []
+    page.context.close()
+
+
+def test_a_dropped_picture_is_what_generate_starts_from(chromium: Browser, furnished: Studio, artefacts: Path) -> None:
+    page, said = open_page(chromium, furnished)
+    open_tab(page, "generate")
+    buffer = io.BytesIO()
+    Image.new("RGB", (128, 128), (200, 30, 30)).save(buffer, "PNG")
+    page.wait_for_timeout(3000)  # the form's draft comes when the page has loaded, and would be laid over the picture
+    drop(page, page.locator("easel-start"), "红色 start.png", buffer.getvalue())
+    expect(page.locator("easel-start img")).to_be_visible(timeout=20_000)
+    page.wait_for_timeout(500)
+    made = picture_of(furnished, generated(page, furnished))
+    nodes = {node["class_type"] for node in prompt_in(made).values()}
+    assert {"LoadImage", "VAEEncode"} <= nodes
+    page.screenshot(path=artefacts / "generate-start.png")
+    page.locator("easel-start button").click()
+    expect(page.locator("easel-start input[type=file]")).to_be_attached()
+    assert said == []
+    page.context.close()
+
+
+def prompt_in(picture: Image.Image) -> dict[str, dict[str, str]]:
+    return json.loads(picture.info["prompt"])

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from engine.weights.adapter_kinds import ModuleChange
     from engine.weights.lora import LoraEntry, LoraFile
 
-Part = Literal["denoiser", "text_encoder"]
+Part = Literal["denoiser", "text_encoder", "text_encoder_2", "text_encoder_3"]
+TEXT_PARTS: tuple[Part, ...] = ("text_encoder", "text_encoder_2", "text_encoder_3")  # in the order of Clip.refs
 Prediction = Literal["eps", "v", "x0", "img_to_img", "lcm", "edm", "flow", "cosmos_rflow"]  # sampling/prediction.py
+WeightDtype = Literal["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]  # ComfyUI's names
+Prompt = str | Mapping[str, str]  # one text for all text encoders, or one for each by its name in Clip.names
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class FamilySpec:
     architecture: str  # modelspec.architecture, "stable-diffusion-v1"
     base_model_version: str  # ss_base_model_version, "sd_v1"
     family_class: str  # "engine.families.sd1:SD1", imported in the worker
+    clip_types: tuple[str, ...] = ()  # `type` of CLIPLoader and DualCLIPLoader that may mean this family
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,26 @@ class Detected:
     factor: int = 8  # pixels per latent cell along a side, of this file's VAE
 
 
-class DetectCheckpoint(Protocol):
-    """Each family module has `detect(header) -> Detected | None`."""
+class FamilyModule(Protocol):
+    """What a module of this package has beside its class. Torch-free."""
 
-    def __call__(self, header: Header) -> Detected | None: ...
+    SPEC: FamilySpec
+
+    def detect(self, header: Header) -> Detected | None:
+        """A checkpoint: denoiser, text encoders and VAE in one file or folder."""
+        ...
+
+    def detect_denoiser(self, header: Header) -> Detected | None:
+        """A denoiser alone in a file (UNETLoader); with a checkpoint's other parts beside it, it is one as well."""
+        ...
+
+    def detect_vae(self, header: Header) -> bool:
+        """A VAE alone in a file."""
+        ...
+
+    def detect_clip(self, headers: Sequence[Header]) -> bool:
+        """Text encoders alone in files, in any order: all that this family wants, or a part it can do with."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,7 @@ class Adapter:
     title: str
     strength: float
     entries: Mapping[str, LoraEntry | ModuleChange] = field(repr=False, compare=False)  # by module name
+    part: Part = "denoiser"  # whose modules these are; a Clip holds one adapter for each text encoder
 
 
 @dataclass(frozen=True)
@@ -134,6 +155,7 @@ class Clip:
     tokenizers: tuple[Any, ...]
     configs: tuple[Mapping[str, Any], ...]
     modules: tuple[Mapping[str, tuple[int, ...]], ...] = field(repr=False)  # per encoder, as in Model
+    names: tuple[str, ...] = ("l",)  # per encoder, ComfyUI's: "l", "g", "h", "t5xxl"
     adapters: tuple[Adapter, ...] = ()
     stop_at_layer: int | None = None  # ComfyUI's CLIPSetLastLayer: -1 is the last
     embeddings: tuple[Path, ...] = ()  # folders with textual inversions
@@ -163,7 +185,11 @@ class Components:
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Encoded prompts. cross: (batch, tokens, width); pooled: (batch, width) or None."""
+    """Encoded prompts. cross: (batch, tokens, width); pooled: (batch, width) or None.
+
+    extra: what else the denoiser is told, by names that the family's `predict` knows, batch first. "concat" (batch, c,
+    height, width) lies over the latent, so that who cuts an area out of the latent cuts it as well.
+    """
 
     cross: torch.Tensor
     pooled: torch.Tensor | None = None
@@ -171,7 +197,8 @@ class TextBatch:
 
 
 class Family(Protocol):
-    spec: FamilySpec
+    @property
+    def spec(self) -> FamilySpec: ...
 
     def load_checkpoint(
         self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = (), *, allow_pickle: bool = False
@@ -184,8 +211,30 @@ class Family(Protocol):
         """A VAE alone in a file."""
         ...
 
-    def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: str) -> TextBatch:
-        """One prompt with ComfyUI's weights, chunks of 77 and embeddings -> (1, 77 * chunks, width)."""
+    def load_denoiser(
+        self, manager: ModelManager, path: Path, *, weight_dtype: WeightDtype = "default", allow_pickle: bool = False
+    ) -> Model:
+        """A denoiser alone in a file, its weights kept in that type."""
+        ...
+
+    def load_clip(
+        self,
+        manager: ModelManager,
+        paths: Sequence[Path],
+        embeddings: Sequence[Path] = (),
+        *,
+        allow_pickle: bool = False,
+    ) -> Clip:
+        """Text encoders alone in files, in any order."""
+        ...
+
+    def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: Prompt) -> TextBatch:
+        """One prompt with ComfyUI's weights, chunks of 77 and embeddings -> (1, 77 * chunks, width). The adapters of
+        `clip` are not seen to here: engine/nodes/conditioning.py lets them act."""
+        ...
+
+    def draft_prompt(self, clip: Clip, text: Prompt) -> TextBatch:
+        """Zeros of the shapes that encode_prompt gives. The prompt is read as it would be; no weights are."""
         ...
 
     def encode_captions(self, modules: Sequence[nn.Module], clip: Clip, captions: Sequence[str]) -> TextBatch:
@@ -201,6 +250,17 @@ class Family(Protocol):
         """The way back: scaled latents -> pixels (batch, 3, height, width), not clamped."""
         ...
 
+    def extra_conditions(
+        self, model: Model, pooled: torch.Tensor | None, options: Mapping[str, Any], latent: torch.Tensor
+    ) -> Mapping[str, torch.Tensor]:
+        """What the denoiser is told beside the text: `TextBatch.extra` for `predict`, of 1 or `latent`'s batch rows.
+
+        pooled: (batch, width) of the prompt. options: the dict of a CONDITIONING entry (width, crop_w, guidance,
+        concat_latent_image ...), and of the run "prompt_type" ("positive" or "negative") and "noise_mask" (batch, 1,
+        height, width of the latent) where there is one. latent: where the run starts, as the denoiser sees it.
+        """
+        ...
+
     def predict(self, module: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, text: TextBatch) -> torch.Tensor:
         """One call of the denoiser. x (batch, c, h, w) as the prediction's input is (sampling/prediction.py: of unit
         variance for eps and v), timesteps (batch,) float as the schedule tells them; returns eps, v ... as
@@ -209,14 +269,6 @@ class Family(Protocol):
 
     def schedule(self, model: Model) -> Schedule:
         """How noisy the training was. Patches may put another in `Model.schedule`."""
-        ...
-
-    def extra_conditions(
-        self, model: Model, pooled: torch.Tensor | None, options: Mapping[str, Any], latent: torch.Tensor
-    ) -> Mapping[str, torch.Tensor]:
-        """What a conditioning entry's dict (`options`) says to this family beyond the prompt, as `TextBatch.extra` for
-        `predict`: sizes, guidance, reference latents. `latent` (batch, c, h, w), in the denoiser's scale, is what the
-        run starts from; each tensor has 1 or `batch` rows. "concat" (of the latent's size) is cropped with areas."""
         ...
 
     def alphas_cumprod(self, model: Model) -> torch.Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from functools import lru_cache
-from types import ModuleType
 from typing import cast
 
 import engine.families
 from engine.errors import FileError
-from engine.families.base import Detected, Family, FamilySpec
+from engine.families.base import Detected, Family, FamilyModule, FamilySpec
 from engine.weights.header import Header
 from engine.weights.identify import identify
 
@@ -20,12 +20,20 @@ class UnknownFamily(FileError):
     zh = "{path} 不是此处已知模型系列（{known}）的检查点。它看起来是：{seems}。"
 
 
+class UnknownTextEncoders(FileError):
+    en = (
+        "{paths}: with the type '{type}' these text encoders are of no model family known here. "
+        "Choose the type and the files that belong to your model."
+    )
+    zh = "{paths}：类型为“{type}”时，这些文本编码器不属于此处已知的任何模型系列。请选择与您的模型对应的类型和文件。"
+
+
 @lru_cache(maxsize=1)
-def discover() -> dict[str, ModuleType]:
+def discover() -> dict[str, FamilyModule]:
     """Family modules by name, in alphabetical order. Adding a family = adding a file."""
     names = sorted(m.name for m in pkgutil.iter_modules(engine.families.__path__) if not m.ispkg)
     modules = (importlib.import_module(f"engine.families.{name}") for name in names if name not in ("base", "discover"))
-    return {module.SPEC.name: module for module in modules if hasattr(module, "SPEC")}
+    return {module.SPEC.name: cast(FamilyModule, module) for module in modules if hasattr(module, "SPEC")}
 
 
 def specs() -> list[FamilySpec]:
@@ -52,12 +60,34 @@ def family_of(header: Header) -> Family:
     return family(detected.family)
 
 
+def detect_denoiser(header: Header) -> Detected | None:
+    """Which family a denoiser alone in a file is of."""
+    found = (module.detect_denoiser(header) for module in discover().values())
+    return next((detected for detected in found if detected is not None), None)
+
+
+def family_of_denoiser(header: Header) -> Family:
+    """Of a denoiser alone in a file. Raises UnknownFamily."""
+    detected = detect_denoiser(header)
+    if detected is None:
+        raise unknown(header)
+    return family(detected.family)
+
+
 def family_of_vae(header: Header) -> Family:
     """Of a VAE alone in a file. Raises UnknownFamily."""
     for name, module in discover().items():
-        if hasattr(module, "detect_vae") and module.detect_vae(header):
+        if module.detect_vae(header):
             return family(name)
     raise unknown(header)
+
+
+def family_of_clip(headers: Sequence[Header], type: str) -> Family:
+    """Of text encoders alone in files, `type` as CLIPLoader has it. Raises UnknownTextEncoders."""
+    for name, module in discover().items():
+        if type in module.SPEC.clip_types and module.detect_clip(headers):
+            return family(name)
+    raise UnknownTextEncoders(paths=", ".join(header.path.name for header in headers), type=type)
 
 
 def unknown(header: Header) -> UnknownFamily:

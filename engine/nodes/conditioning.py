@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import torch
 
-from engine.families.base import Clip
+from engine.families.base import TEXT_PARTS, Clip, Prompt, TextBatch
 from engine.families.parts.adapters import acting
 from engine.graph.node import CLIP, In, NodeContext, Out, node
 
@@ -27,13 +27,7 @@ def clip_text_encode(
     text: Annotated[str, In("STRING", multiline=True, dynamic_prompts=True, tooltip="The text to be encoded.")],
     clip: Annotated[Clip, In("CLIP", tooltip="The CLIP model used for encoding the text.")],
 ) -> tuple[list[list[Any]]]:
-    with ctx.models.lease(*clip.refs, working=WORKING) as leased, torch.no_grad(), ExitStack() as stack:
-        modules = [leased[ref] for ref in clip.refs]
-        stack.enter_context(acting(modules[0], clip.adapters))
-        batch = clip.family.encode_prompt(modules, clip, text)
-        more = {name: value.cpu() for name, value in batch.extra.items()}
-        pooled = {} if batch.pooled is None else {"pooled_output": batch.pooled.float().cpu()}
-        return ([[batch.cross.float().cpu(), pooled | more]],)
+    return (conditioning_of(encoded(ctx, clip, text)),)
 
 
 @node(
@@ -48,3 +42,20 @@ def clip_set_last_layer(
 ) -> tuple[Clip]:
     """-1 is the last layer, -2 the one before ("CLIP skip 2")."""
     return (replace(clip, stop_at_layer=stop_at_clip_layer),)
+
+
+def encoded(ctx: NodeContext, clip: Clip, text: Prompt) -> TextBatch:
+    """A prompt through the text encoders with their LoRAs beside them, in float32 on the CPU."""
+    with ctx.models.lease(*clip.refs, working=WORKING) as leased, torch.no_grad(), ExitStack() as stack:
+        modules = [leased[ref] for ref in clip.refs]
+        for module, part in zip(modules, TEXT_PARTS, strict=False):
+            stack.enter_context(acting(module, [adapter for adapter in clip.adapters if adapter.part == part]))
+        batch = clip.family.encode_prompt(modules, clip, text)
+        pooled = None if batch.pooled is None else batch.pooled.float().cpu()
+        return TextBatch(batch.cross.float().cpu(), pooled, {name: t.cpu() for name, t in batch.extra.items()})
+
+
+def conditioning_of(batch: TextBatch, **options: Any) -> list[list[Any]]:
+    """A CONDITIONING link of one prompt; `options` are what samplers are to know of it."""
+    pooled = {} if batch.pooled is None else {"pooled_output": batch.pooled}
+    return [[batch.cross, {**pooled, **batch.extra, **options}]]

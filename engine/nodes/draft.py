@@ -12,10 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.families.base import Clip, LatentFormat, Vae
-from engine.families.parts.prompt import chunks_of
 from engine.graph.node import CONDITIONING, LATENT, MODEL, In, NodeContext, Out, node
-
-CHUNK = 77
+from engine.nodes.conditioning import conditioning_of
 
 
 @node("DraftTextEncode", category="draft", outputs=[Out("CONDITIONING")], internal=True)
@@ -23,9 +21,7 @@ def draft_text_encode(
     ctx: NodeContext, text: Annotated[str, In("STRING")], clip: Annotated[Clip, In("CLIP")]
 ) -> tuple[list[Any]]:
     """Reads the prompt as the text encoder would - weights, chunks, words - and gives zeros of its shape."""
-    chunks = len(chunks_of(text, clip.tokenizers[0], lambda name: None))
-    width = int(clip.configs[0]["hidden_size"])
-    return ([[torch.zeros(1, CHUNK * chunks, width), {"pooled_output": torch.zeros(1, width)}]],)
+    return (conditioning_of(clip.family.draft_prompt(clip, text)),)
 
 
 @node("DraftSampler", category="draft", outputs=[Out("LATENT")], internal=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, get_args
 
-from engine.families.base import Clip, Model, Vae
-from engine.families.discover import family_of, family_of_vae
+from engine.families.base import Clip, Model, Vae, WeightDtype
+from engine.families.clip_types import clip_types, dual_clip_types
+from engine.families.discover import family_of, family_of_clip, family_of_denoiser, family_of_vae
 from engine.graph.node import In, Models, NodeContext, Out, node
 from engine.weights.load import open_header
 
@@ -52,6 +54,103 @@ def vae_loader(ctx: NodeContext, vae_name: Annotated[str, In(Models("vae"))]) ->
     allow_pickle = ctx.workspace.allow_pickle
     family = family_of_vae(open_header(path, allow_pickle=allow_pickle))
     return (family.load_vae(ctx.models, path, allow_pickle=allow_pickle),)
+
+
+def _unet_digest(ctx: NodeContext, unet_name: str) -> Any:
+    return file_digest(ctx, "diffusion_models", unet_name)
+
+
+@node(
+    "UNETLoader",
+    title="Load Diffusion Model",
+    title_zh="加载扩散模型",
+    category="advanced/loaders",
+    outputs=[Out("MODEL")],
+    fingerprint=_unet_digest,
+)
+def unet_loader(
+    ctx: NodeContext,
+    unet_name: Annotated[str, In(Models("diffusion_models"))],
+    weight_dtype: Annotated[WeightDtype, In(list(get_args(WeightDtype)))],
+) -> tuple[Model]:
+    """A denoiser alone in a file, of any family."""
+    path = ctx.workspace.model_path("diffusion_models", unet_name)
+    allow_pickle = ctx.workspace.allow_pickle
+    family = family_of_denoiser(open_header(path, allow_pickle=allow_pickle))
+    return (family.load_denoiser(ctx.models, path, weight_dtype=weight_dtype, allow_pickle=allow_pickle),)
+
+
+ClipName = Annotated[str, In(Models("text_encoders"))]
+# On the CPU or where the manager puts it: the manager owns the device and moves a text encoder off by itself.
+ClipDevice = Annotated[str, In(["default", "cpu"], advanced=True)]
+
+
+def _clip_digest(ctx: NodeContext, clip_name: str) -> Any:
+    return file_digest(ctx, "text_encoders", clip_name)
+
+
+@node(
+    "CLIPLoader",
+    title="Load CLIP",
+    title_zh="加载 CLIP",
+    category="advanced/loaders",
+    outputs=[Out("CLIP")],
+    fingerprint=_clip_digest,
+)
+def clip_loader(
+    ctx: NodeContext, clip_name: ClipName, type: Annotated[str, In(clip_types)], device: ClipDevice = "default"
+) -> tuple[Clip]:
+    """One text encoder alone in a file."""
+    return (_clip(ctx, (clip_name,), type),)
+
+
+def _clips_digest(ctx: NodeContext, clip_name1: str, clip_name2: str) -> Any:
+    return [file_digest(ctx, "text_encoders", name) for name in (clip_name1, clip_name2)]
+
+
+@node(
+    "DualCLIPLoader",
+    title="DualCLIPLoader",
+    title_zh="加载双 CLIP",
+    category="advanced/loaders",
+    outputs=[Out("CLIP")],
+    fingerprint=_clips_digest,
+)
+def dual_clip_loader(
+    ctx: NodeContext,
+    clip_name1: ClipName,
+    clip_name2: ClipName,
+    type: Annotated[str, In(dual_clip_types)],
+    device: ClipDevice = "default",
+) -> tuple[Clip]:
+    """Two text encoders, in any order."""
+    return (_clip(ctx, (clip_name1, clip_name2), type),)
+
+
+def _three_clips_digest(ctx: NodeContext, clip_name1: str, clip_name2: str, clip_name3: str) -> Any:
+    return [file_digest(ctx, "text_encoders", name) for name in (clip_name1, clip_name2, clip_name3)]
+
+
+@node(
+    "TripleCLIPLoader",
+    title="TripleCLIPLoader",
+    title_zh="加载三 CLIP",
+    category="advanced/loaders",
+    outputs=[Out("CLIP")],
+    fingerprint=_three_clips_digest,
+)
+def triple_clip_loader(
+    ctx: NodeContext, clip_name1: ClipName, clip_name2: ClipName, clip_name3: ClipName
+) -> tuple[Clip]:
+    """Three text encoders, in any order: Stable Diffusion 3 has so many."""
+    return (_clip(ctx, (clip_name1, clip_name2, clip_name3), "sd3"),)
+
+
+def _clip(ctx: NodeContext, names: Sequence[str], type: str) -> Clip:
+    paths = [ctx.workspace.model_path("text_encoders", name) for name in names]
+    allow_pickle = ctx.workspace.allow_pickle
+    family = family_of_clip([open_header(path, allow_pickle=allow_pickle) for path in paths], type)
+    return family.load_clip(ctx.models, paths, ctx.workspace.model_roots("embeddings"), allow_pickle=allow_pickle)
 
 
 def file_digest(ctx: NodeContext, folder: str, name: str | None) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-from engine.families.base import Adapter, Clip, LiveLora, Model
+from engine.families.base import TEXT_PARTS, Adapter, Clip, LiveLora, Model, Part
 from engine.graph.node import CLIP, MODEL, In, Models, NodeContext, Out, node
 from engine.models.device import Device
 from engine.models.loaded import OpaqueModel
@@ -94,7 +94,7 @@ def _entries(ctx: NodeContext, name: str, model: Model, clip: Clip | None) -> tu
                         len(header.tensors), model.ref.title, lora.unmatched[0])  # fmt: skip
         return OpaqueModel(lora, header.size)
 
-    key = f"{header.digest}/lora/{model.ref.key}/{'' if clip is None else clip.refs[0].key}"
+    key = f"{header.digest}/lora/{model.ref.key}/{'' if clip is None else ' '.join(ref.key for ref in clip.refs)}"
     ref = ctx.models.add(ModelSpec(key, "lora", name, header.size, load))
     with ctx.models.lease(ref) as leased:
         lora: LoraFile = leased[ref]
@@ -102,7 +102,6 @@ def _entries(ctx: NodeContext, name: str, model: Model, clip: Clip | None) -> tu
 
 
 def _with(link: Any, key: str, name: str, strength: float, entries: Entries) -> Any:
-    part = "denoiser" if isinstance(link, Model) else "text_encoder"
-    if strength == 0.0 or not entries.get(part):
-        return link
-    return replace(link, adapters=(*link.adapters, Adapter(key, name, strength, entries[part])))
+    parts: tuple[Part, ...] = ("denoiser",) if isinstance(link, Model) else TEXT_PARTS[: len(link.refs)]
+    added = tuple(Adapter(key, name, strength, entries[part], part) for part in parts if entries.get(part))
+    return replace(link, adapters=(*link.adapters, *added)) if added and strength != 0.0 else link

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from engine.families.parts.adapters import acting
 from engine.families.parts.patch import Now, all_acting
 from engine.families.parts.schedule import Schedule
 from engine.models.manager import ModelManager
-from engine.sampling.conditioning import read_conditioning
+from engine.sampling.conditioning import ExtraConditions, read_conditioning
 from engine.sampling.guidance import Guided
 from engine.sampling.guiders import Guider
 
@@ -29,17 +29,29 @@ def schedule_of(model: Model) -> Schedule:
 
 @contextmanager
 def guided(
-    models: ModelManager, guider: Guider, latent: Tensor, sigmas: Sequence[float], interrupt_check: Callable[[], None]
+    models: ModelManager,
+    guider: Guider,
+    latent: Tensor,
+    sigmas: Sequence[float],
+    interrupt_check: Callable[[], None],
+    noise_mask: Tensor | None = None,
 ) -> Iterator[tuple[Guided, torch.device]]:
-    """A denoiser for latents of that shape and the device it runs on; valid within the block."""
+    """A denoiser for latents of that shape and the device it runs on; valid within the block. Models made for
+    inpainting are told the mask (batch, 1, height, width of the latent) as well."""
     model, now = guider.model, Now()
-    schedule, extra = schedule_of(model), partial(model.family.extra_conditions, model)
+    schedule = schedule_of(model)
     with (
         models.lease(model.ref, working=len(guider.sides) * latent.numel() * WORKING_BYTES) as leased,
         acting(leased[model.ref], model.adapters) as module,
         all_acting(module, now, (patch.acting for patch in model.patches)),
     ):
         placed = latent.to(leased.device)
+
+        def extra(side: int) -> ExtraConditions:
+            run: dict[str, Any] = {"prompt_type": "negative" if side == 1 else "positive"}
+            if noise_mask is not None:
+                run["noise_mask"] = noise_mask
+            return lambda pooled, entry, start: model.family.extra_conditions(model, pooled, {**entry, **run}, start)
 
         def predict(x: Tensor, timesteps: Tensor, text: TextBatch) -> Tensor:
             return model.family.predict(module, x, timesteps, text)
@@ -48,7 +60,7 @@ def guided(
             predict,
             schedule,
             model.prediction,
-            [read_conditioning(side, placed, schedule, extra) for side in guider.sides],
+            [read_conditioning(side, placed, schedule, extra(i)) for i, side in enumerate(guider.sides)],
             guider.rule,
             patches=model.patches,
             module=module,

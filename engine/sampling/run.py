@@ -85,15 +85,15 @@ def sample(
         last = step.denoised
         callback(step)
 
-    with guided(models, guider, scaled, steps, interrupt_check) as (denoiser, device):
+    fitted = None if noise_mask is None else fit_mask(noise_mask, scaled)
+    with guided(models, guider, scaled, steps, interrupt_check, fitted) as (denoiser, device):
         schedule = denoiser.schedule
         scaled, drawn = scaled.to(device), drawn.to(device)
         x = schedule.add_noise(scaled, drawn, steps[0], pure=schedule.is_pure_noise(steps[0]))
         masked: GuidedDenoiser = denoiser
-        if noise_mask is not None:
+        if fitted is not None:
             kept = initial_noise(scaled, (noise.seed + 1) % 2**64).to(device) if sampler.fresh_mask_noise else drawn
-            fitted = fit_mask(noise_mask, scaled)
-            masked = Masked(denoiser, schedule, fitted, scaled, kept, patches=model.patches, sigmas=steps)
+            masked = Masked(denoiser, schedule, fitted.to(device), scaled, kept, patches=model.patches, sigmas=steps)
         if len(steps) > 1:
             source = brownian_noise(x, steps, noise.seed) if sampler.noise == "brownian" else step_noise(x, noise.seed)
             x = sampler.function(masked, x, steps, callback=watched, noise=source, **sampler.options(schedule))

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from engine.families.parts.tokenizer import END, START, _byte_alphabet
 from engine.weights import keymaps
+from engine.weights.header import read_header
 
 UNET: dict[str, Any] = {
     "in_channels": 4,
@@ -75,6 +76,14 @@ def make_tiny_sd1(
     }
     words = {"modelspec.resolution": "64x64", **{k: json.dumps(v) for k, v in about.items()}, **(metadata or {})}
     save_file({k: v.to(dtype).contiguous() for k, v in tensors.items()}, path, metadata=words)
+    return path
+
+
+def part_alone(checkpoint: Path, path: Path, prefix: str, *, keep: str = "") -> Path:
+    """Writes what lies under `prefix` of a checkpoint as a file of its own, its names beginning with `keep` instead."""
+    header, tensors = read_header(checkpoint), load_file(checkpoint)
+    alone = {keep + name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    save_file(alone, path, dict(header.metadata))
     return path
 
 

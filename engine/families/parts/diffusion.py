@@ -37,8 +37,16 @@ def build_vae(config: Mapping[str, Any]) -> AutoencoderKL:
         return AutoencoderKL(**config)
 
 
-def fill(module: nn.Module, part: str, header: Header, rename: Rename, dtype: torch.dtype) -> nn.Module:
-    """Give a skeleton its weights. What the file has beyond them is left alone.
+def fill(
+    module: nn.Module,
+    part: str,
+    header: Header,
+    rename: Rename,
+    dtype: torch.dtype,
+    rounded: torch.dtype | None = None,
+) -> nn.Module:
+    """Give a skeleton its weights. What the file has beyond them is left alone. With `rounded` they take the values
+    they have in that type.
 
     A 1x1 convolution in the file stands for a linear layer in the module (LDM's autoencoders), and the other way.
     Raises MissingWeights, WrongShape.
@@ -52,6 +60,8 @@ def fill(module: nn.Module, part: str, header: Header, rename: Rename, dtype: to
         if _squeezed(header.shape(name)) != _squeezed(need[own]):
             raise WrongShape(path=header.path, part=part, name=name, shape=header.shape(name), need=need[own])
     tensors = read_tensors(header, names.values(), dtype)
+    if rounded is not None:
+        tensors = {name: tensor.to(rounded).to(dtype) for name, tensor in tensors.items()}
     module.load_state_dict({own: tensors[name].view(need[own]) for own, name in names.items()}, assign=True)
     return module
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from engine.families.base import WeightDtype
 from engine.models.device import Device
 from engine.models.manager import Role
 from engine.weights.load import DTYPES
@@ -17,3 +18,10 @@ def compute_dtype(device: Device, role: Role, stored: str = "F16") -> torch.dtyp
     if role == "vae":
         return torch.float32 if device.kind == "mps" else torch.bfloat16
     return torch.bfloat16 if DTYPES.get(stored) == torch.bfloat16 and device.kind == "cuda" else torch.float16
+
+
+def storage_dtype(weight_dtype: WeightDtype) -> torch.dtype | None:
+    """The type that weights are rounded to, None where they stay as they are."""
+    if weight_dtype == "default":
+        return None
+    return torch.float8_e5m2 if weight_dtype == "fp8_e5m2" else torch.float8_e4m3fn

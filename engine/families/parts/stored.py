@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import FileError
+from engine.families.base import WeightDtype
+from engine.families.parts.text_encoder import TextEncoder
 from engine.weights import keymaps
 from engine.weights.header import Header, TensorInfo
 
@@ -51,9 +53,9 @@ class StoredPart:
                 found[own.removesuffix(".weight")] = info.shape
         return found
 
-    def register(self, manager: ModelManager, title: str) -> ModelRef:
-        """Make the part known to the manager, in the type it runs in there."""
-        from engine.families.parts.precision import compute_dtype
+    def register(self, manager: ModelManager, title: str, weight_dtype: WeightDtype = "default") -> ModelRef:
+        """Make the part known to the manager, in the type it runs in there. In an fp8 type weights have its values."""
+        from engine.families.parts.precision import compute_dtype, storage_dtype
         from engine.models.manager import ModelSpec
 
         stored = next((info.dtype for info in self.tensors.values()), "F16")
@@ -66,17 +68,21 @@ class StoredPart:
 
             build = {"denoiser": diffusion.build_unet, "vae": diffusion.build_vae, "text_encoder": clip.build}
             skeleton = build[self.role](self.config)
-            return TorchModel(diffusion.fill(skeleton, self.role, self.header, self.own_name, dtype))
+            rounded = storage_dtype(weight_dtype)
+            return TorchModel(diffusion.fill(skeleton, self.role, self.header, self.own_name, dtype, rounded))
 
-        return manager.add(ModelSpec(f"{self.header.digest}/{self.role}/{dtype}", self.role, title, nbytes, load))
+        kept = dtype if weight_dtype == "default" else weight_dtype.removesuffix("_fast")
+        key = f"{self.header.digest}/{self.role}/{self.prefix}/{kept}"
+        return manager.add(ModelSpec(key, self.role, title, nbytes, load))
 
 
-def stored_unet(header: Header, prefix: str, defaults: Mapping[str, Any]) -> StoredPart:
-    """A UNet under `prefix`, in LDM's or diffusers' names. The metadata `easel.unet` wins over `defaults`."""
+def stored_unet(header: Header, prefix: str, defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> StoredPart:
+    """A UNet under `prefix`, in LDM's or diffusers' names. `defaults` says what its sizes don't; the metadata
+    `easel.unet` wins over them."""
     tensors = header.under(prefix)
     ldm = "input_blocks.0.0.weight" in tensors
     sizes = keymaps.unet_config(tensors) if ldm else keymaps.diffusers_unet_config(tensors)
-    config = {**sizes, **defaults, **json_metadata(header, "easel.unet")}
+    config = {**sizes, **defaults(sizes), **json_metadata(header, "easel.unet")}
     rename = keymaps.unet_map(config).to_diffusers if ldm else _same
     return StoredPart(header, "denoiser", prefix, config, rename)
 
@@ -91,12 +97,12 @@ def stored_vae(header: Header, prefix: str, defaults: Mapping[str, Any]) -> Stor
     return StoredPart(header, "vae", prefix, config, rename)
 
 
-def stored_clip(header: Header, prefix: str, defaults: Mapping[str, Any], special: Mapping[str, int]) -> StoredPart:
+def stored_clip(header: Header, prefix: str, encoder: TextEncoder, special: Mapping[str, int]) -> StoredPart:
     """A CLIP text encoder under `prefix`. `special` are the ids of its tokenizer's start and end."""
     tensors = header.under(prefix)
     outer = "" if "text_model.embeddings.token_embedding.weight" in tensors else "text_model."
     sizes = keymaps.clip_text_config({outer + name: info for name, info in tensors.items()})
-    config = {**sizes, **defaults, **json_metadata(header, "easel.text_encoder"), **special}
+    config = {**sizes, **encoder.config, **json_metadata(header, f"easel.{encoder.part}"), **special}
     to_diffusers = keymaps.clip_text_map().to_diffusers
     return StoredPart(header, "text_encoder", prefix, config, lambda name: to_diffusers(outer + name))
 

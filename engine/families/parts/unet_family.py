@@ -1,0 +1,245 @@
+"""What all families of UNets do alike: Stable Diffusion 1 and 2, SDXL. A family is a `UNetKind` and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.families.base import (
+    TEXT_PARTS,
+    Clip,
+    Components,
+    FamilySpec,
+    Model,
+    Part,
+    Prompt,
+    TextBatch,
+    Vae,
+    WeightDtype,
+)
+from engine.families.parts.stored import StoredPart, stored_clip, stored_unet, stored_vae
+from engine.families.parts.text_encoder import ALONE, TextEncoder, kind_of, place_of
+from engine.families.parts.tokenizer import ClipTokenizer, clip_tokenizer, tokenizer_from_json
+from engine.families.parts.unet_kind import VAE_PREFIXES, UNetFacts, UNetKind, factor_of
+from engine.weights import keymaps, lora
+from engine.weights.header import Header
+from engine.weights.identify import TITLES, lora_family
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from engine.families.parts.schedule import Schedule
+    from engine.models.manager import ModelManager
+
+
+class UNetFamily:
+    kind: UNetKind
+
+    @property
+    def spec(self) -> FamilySpec:
+        return self.kind.spec
+
+    def load_checkpoint(
+        self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = (), *, allow_pickle: bool = False
+    ) -> Components:
+        header, facts = self._open(path, allow_pickle=allow_pickle)
+        title = lora.title_of(path, header.metadata)
+        texts = [self._stored_text(header, encoder) for encoder in self.kind.encoders]
+        vae = stored_vae(header, VAE_PREFIXES[facts.names], self.kind.vae)
+        model = self._model(manager, header, facts, title, vae.config)
+        clip = self._clip(manager, texts, title, embeddings)
+        vae_ref = vae.register(manager, f"{title} VAE")
+        return Components(
+            model, clip, Vae(self, vae_ref, vae.config, model.latent, factor_of(vae.config)), title, header.digest
+        )
+
+    def load_denoiser(
+        self, manager: ModelManager, path: Path, *, weight_dtype: WeightDtype = "default", allow_pickle: bool = False
+    ) -> Model:
+        header, facts = self._open(path, alone=True, allow_pickle=allow_pickle)
+        return self._model(manager, header, facts, lora.title_of(path, header.metadata), {}, weight_dtype)
+
+    def load_vae(self, manager: ModelManager, path: Path, *, allow_pickle: bool = False) -> Vae:
+        from engine.families.discover import unknown
+        from engine.weights.load import open_header
+
+        header = open_header(path, allow_pickle=allow_pickle)
+        if not self.kind.detect_vae(header):
+            raise unknown(header)
+        vae = stored_vae(header, "first_stage_model." if header.has_prefix("first_stage_model.") else "", self.kind.vae)
+        ref = vae.register(manager, lora.title_of(path, header.metadata))
+        return Vae(self, ref, vae.config, self.kind.latent(header, vae.config), factor_of(vae.config))
+
+    def load_clip(
+        self,
+        manager: ModelManager,
+        paths: Sequence[Path],
+        embeddings: Sequence[Path] = (),
+        *,
+        allow_pickle: bool = False,
+    ) -> Clip:
+        from engine.families.discover import unknown
+        from engine.weights.load import open_header
+
+        headers = [open_header(path, allow_pickle=allow_pickle) for path in paths]
+        if not self.kind.detect_clip(headers):
+            raise unknown(headers[0])
+        by_name = {kind_of(header): header for header in headers}
+        texts = [self._stored_text(by_name[e.name], e, ALONE) for e in self.kind.encoders]
+        return self._clip(manager, texts, " + ".join(path.stem for path in paths), embeddings)
+
+    def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: Prompt) -> TextBatch:
+        from engine.families.parts import clip as part
+
+        cross, pooled = part.encode_prompt(
+            modules[0], clip.tokenizers[0], text_for(text, clip.names[0]), clip.embeddings, clip.stop_at_layer
+        )
+        return TextBatch(cross, pooled)
+
+    def draft_prompt(self, clip: Clip, text: Prompt) -> TextBatch:
+        import torch
+
+        from engine.families.parts.prompt import chunks_of
+
+        chunks = len(chunks_of(text_for(text, clip.names[0]), clip.tokenizers[0], lambda name: None))
+        length, width = (int(clip.configs[0][key]) for key in ("max_position_embeddings", "hidden_size"))
+        return TextBatch(torch.zeros(1, length * chunks, width), torch.zeros(1, width))
+
+    def encode_captions(self, modules: Sequence[nn.Module], clip: Clip, captions: Sequence[str]) -> TextBatch:
+        from engine.families.parts import clip as part
+
+        return TextBatch(*part.encode_captions(modules[0], clip.tokenizers[0], captions, clip.stop_at_layer))
+
+    def encode_image(self, module: nn.Module, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
+        from engine.families.parts import diffusion
+
+        return (diffusion.encode(module, pixels) - vae.latent.shift) * vae.latent.scale
+
+    def decode_latent(self, module: nn.Module, vae: Vae, latents: torch.Tensor) -> torch.Tensor:
+        from engine.families.parts import diffusion
+
+        return diffusion.decode(module, latents / vae.latent.scale + vae.latent.shift)
+
+    def extra_conditions(
+        self, model: Model, pooled: torch.Tensor | None, options: Mapping[str, Any], latent: torch.Tensor
+    ) -> Mapping[str, torch.Tensor]:
+        return {}
+
+    def predict(self, module: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, text: TextBatch) -> torch.Tensor:
+        from engine.families.parts import diffusion
+
+        return diffusion.predict(module, x, timesteps, text.cross)
+
+    def schedule(self, model: Model) -> Schedule:
+        from engine.families.parts.schedule import DiscreteSchedule
+
+        return DiscreteSchedule.from_alphas_cumprod(self.alphas_cumprod(model))
+
+    def alphas_cumprod(self, model: Model) -> torch.Tensor:
+        from engine.families.parts.schedule import scaled_linear_alphas_cumprod
+
+        return scaled_linear_alphas_cumprod()
+
+    def lora_targets(self, module: nn.Module, part: Part, *, linear: bool, conv: bool) -> list[str]:
+        """As kohya's: `linear` is all of the attention blocks, their 1x1 convolutions included, `conv` the residual
+        blocks and the changes of size."""
+        from torch.nn import Conv2d, Linear
+
+        names = [name for name, layer in module.named_modules() if isinstance(layer, Linear | Conv2d)]
+        if part in TEXT_PARTS:
+            return [name for name in names if linear and (".self_attn." in name or ".mlp." in name)]
+        in_attention = [name for name in names if ".attentions." in name]
+        others = [name for name in names if ".resnets." in name or "samplers." in name]
+        return [*(in_attention if linear else ()), *(others if conv else ())]
+
+    def lora_key(self, model: Model, part: Part, module_name: str) -> str:
+        if part == "denoiser":
+            return lora.kohya_name("lora_unet", module_name)
+        number = str(TEXT_PARTS.index(part) + 1) if len(self.kind.encoders) > 1 else ""
+        return lora.kohya_name(f"lora_te{number}", keymaps.clip_text_map().to_ldm(module_name) or module_name)
+
+    def read_lora(
+        self, path: Path, model: Model | None, clip: Clip | None, *, allow_pickle: bool = False
+    ) -> lora.LoraFile:
+        from engine.weights.load import open_header
+
+        header = open_header(path, allow_pickle=allow_pickle)
+        seems = TITLES[lora_family(header)]
+        if clip is None and lora.is_lora(header):
+            header = lora.without_text(header)
+            if not header.tensors:
+                return lora.LoraFile({})  # a LoRA of the text encoder alone does nothing to a model
+        tables: dict[str, dict[str, str]] = {}
+        shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
+        if model is not None:
+            tables["denoiser"] = lora.unet_names(model.modules, keymaps.unet_map(model.config))
+            shapes["denoiser"] = model.modules
+        if clip is not None:
+            tables["text_encoder"] = lora.clip_names(clip.modules[0], keymaps.clip_text_map())
+            shapes["text_encoder"] = clip.modules[0]
+        return lora.read_lora(header, tables, shapes, seems)
+
+    def _open(self, path: Path, *, alone: bool = False, allow_pickle: bool) -> tuple[Header, UNetFacts]:
+        from engine.families.discover import unknown
+        from engine.weights.load import open_header
+
+        header = open_header(path, allow_pickle=allow_pickle)
+        facts = self.kind.facts(header)
+        if facts is None or not (alone or self.kind.detect(header)):
+            raise unknown(header)
+        return header, facts
+
+    def _model(
+        self,
+        manager: ModelManager,
+        header: Header,
+        facts: UNetFacts,
+        title: str,
+        vae_config: Mapping[str, Any],
+        weight_dtype: WeightDtype = "default",
+    ) -> Model:
+        unet = stored_unet(header, facts.prefix, self.kind.unet)
+        return Model(
+            family=self,
+            ref=unet.register(manager, f"{title} UNet", weight_dtype),
+            config=unet.config,
+            prediction=self.kind.prediction(header),
+            latent=self.kind.latent(header, vae_config),
+            modules=unet.modules(),
+        )
+
+    def _stored_text(
+        self, header: Header, encoder: TextEncoder, prefixes: Sequence[str] = ()
+    ) -> tuple[StoredPart, ClipTokenizer]:
+        text = header.metadata.get("easel.tokenizer")
+        tokenizer = clip_tokenizer() if text is None else tokenizer_from_json(text, header.path)
+        place = place_of(header, prefixes) if prefixes else encoder.place(header)
+        assert place is not None, "detected, but not there"
+        special = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
+        return stored_clip(header, place, encoder, special), tokenizer
+
+    def _clip(
+        self,
+        manager: ModelManager,
+        texts: Sequence[tuple[StoredPart, ClipTokenizer]],
+        title: str,
+        embeddings: Sequence[Path],
+    ) -> Clip:
+        names = tuple(encoder.name for encoder in self.kind.encoders)
+        titles = [f"{title} CLIP" if len(names) == 1 else f"{title} CLIP-{name.upper()}" for name in names]
+        return Clip(
+            family=self,
+            refs=tuple(part.register(manager, words) for (part, _), words in zip(texts, titles, strict=True)),
+            tokenizers=tuple(tokenizer for _, tokenizer in texts),
+            configs=tuple(part.config for part, _ in texts),
+            modules=tuple(part.modules() for part, _ in texts),
+            names=names,
+            embeddings=tuple(embeddings),
+        )
+
+
+def text_for(text: Prompt, name: str) -> str:
+    """What one encoder is given."""
+    return text if isinstance(text, str) else text.get(name, "")

@@ -1,0 +1,149 @@
+"""What tells one family of UNets from another, and where its parts lie in a file. Torch-free: header in, words out.
+
+Sizes come from the shapes in the file. What shapes cannot tell is as the family says, or as the file's metadata says:
+`easel.unet`, `easel.vae`, `easel.text_encoder`, `easel.text_encoder_2` (JSON: fields of diffusers' and transformers'
+configs), `easel.tokenizer` (JSON: {"vocab", "merges"}), `easel.defaults` (JSON: fields of `Defaults`),
+`easel.latent_rgb` (JSON: a row of red, green, blue for each latent channel, and one more for the bias).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from engine.families.base import Defaults, Detected, FamilySpec, LatentFormat, Prediction
+from engine.families.parts.stored import BadMetadata, json_metadata, stored_vae
+from engine.families.parts.text_encoder import TextEncoder, kind_of
+from engine.weights.header import Header
+
+Names = Literal["ldm", "diffusers"]
+UNET_PREFIXES = ("model.diffusion_model.", "unet.", "")
+VAE_PREFIXES: dict[Names, str] = {"ldm": "first_stage_model.", "diffusers": "vae."}
+
+_LANDMARKS: tuple[tuple[Names, str, str, str, str], ...] = (  # first and last layer, second embedding, first attention
+    ("ldm", "input_blocks.0.0", "out.2", "label_emb.0.0", "input_blocks.1.1."),
+    ("diffusers", "conv_in", "conv_out", "add_embedding.linear_1", "down_blocks.0.attentions.0."),
+)
+
+
+@dataclass(frozen=True)
+class UNetFacts:
+    """What the header says of a UNet: enough to know its family."""
+
+    prefix: str
+    names: Names
+    in_channels: int
+    context: int  # width of the text that it attends to
+    linear: bool  # whether linear layers stand around its attention, or 1x1 convolutions
+    vector: int  # width of its second embedding, of size and pooled text; 0 without one
+    finest: bool  # whether it attends at the finest level
+
+
+def unet_facts(header: Header) -> UNetFacts | None:
+    """The UNet in a file, under LDM's or diffusers' names; None where there is none."""
+    for prefix in UNET_PREFIXES:
+        for names, first, last, vector, finest in _LANDMARKS:
+            if f"{prefix}{first}.weight" not in header or f"{prefix}{last}.weight" not in header:
+                continue
+            inside = header.under(prefix)
+            keys = next((t.shape for name, t in inside.items() if name.endswith(".attn2.to_k.weight")), None)
+            around = next((t.shape for name, t in inside.items() if name.endswith(".proj_in.weight")), None)
+            if keys is None or around is None:
+                continue
+            size = inside.get(f"{vector}.weight")
+            return UNetFacts(
+                prefix=prefix,
+                names=names,
+                in_channels=inside[f"{first}.weight"].shape[1],
+                context=keys[1],
+                linear=len(around) == 2,
+                vector=size.shape[1] if size else 0,
+                finest=any(name.startswith(finest) for name in inside),
+            )
+    return None
+
+
+@dataclass(frozen=True)
+class UNetKind:
+    """A family of UNets. `fits` knows its UNet among others; `unet` and `vae` are what shapes do not tell."""
+
+    spec: FamilySpec
+    encoders: tuple[TextEncoder, ...]
+    fits: Callable[[UNetFacts], bool] = field(repr=False)
+    unet: Callable[[Mapping[str, Any]], Mapping[str, Any]] = field(repr=False)
+    vae: Mapping[str, Any]
+    channels: tuple[int, ...] = (4,)  # that its UNet may take
+
+    def detect(self, header: Header) -> Detected | None:
+        """A checkpoint: UNet, VAE and every text encoder."""
+        facts = self.facts(header)
+        if facts is None or not facts.prefix or not header.has_prefix(VAE_PREFIXES[facts.names] + "decoder."):
+            return None
+        if any(encoder.place(header) is None for encoder in self.encoders):
+            return None
+        vae = stored_vae(header, VAE_PREFIXES[facts.names], self.vae)
+        return self._detected(header, facts, factor_of(vae.config))
+
+    def detect_denoiser(self, header: Header) -> Detected | None:
+        facts = self.facts(header)
+        return None if facts is None else self._detected(header, facts, 8)
+
+    def detect_vae(self, header: Header) -> bool:
+        """By the number of latent channels. Which of the families with as many it is of makes no difference: latents
+        along links are in the VAE's own scale."""
+        names = ("decoder.conv_in.weight", "first_stage_model.decoder.conv_in.weight")
+        return any(n in header and header.shape(n)[1] == self.spec.latent.channels for n in names)
+
+    def detect_clip(self, headers: Sequence[Header]) -> bool:
+        return sorted(kind_of(header) or "" for header in headers) == sorted(e.name for e in self.encoders)
+
+    def facts(self, header: Header) -> UNetFacts | None:
+        """Of a UNet of this family."""
+        facts = unet_facts(header)
+        return facts if facts and facts.in_channels in self.channels and self.fits(facts) else None
+
+    def prediction(self, header: Header) -> Prediction:
+        """As the metadata or the tensor that marks it says; the family's own otherwise."""
+        stated = header.metadata.get("modelspec.prediction_type", "")
+        stated = stated or json_metadata(header, "easel.scheduler").get("prediction_type", "")
+        if "v_pred" in header or str(stated).lower().startswith("v"):
+            return "v"
+        return self.spec.prediction
+
+    def latent(self, header: Header, vae_config: Mapping[str, Any]) -> LatentFormat:
+        """`vae_config` may be empty: of a denoiser alone."""
+        latent = self.spec.latent
+        channels = vae_config.get("latent_channels", latent.channels)
+        latent = replace(latent, channels=channels, scale=float(vae_config.get("scaling_factor", latent.scale)))
+        text = header.metadata.get("easel.latent_rgb")
+        if text is None:
+            return latent
+        try:
+            rows = [(float(r), float(g), float(b)) for r, g, b in json.loads(text)]
+        except (ValueError, TypeError) as error:
+            raise BadMetadata(path=header.path, key="easel.latent_rgb", reason=str(error)) from error
+        bias = rows[latent.channels] if len(rows) > latent.channels else (0.0, 0.0, 0.0)
+        return replace(latent, rgb=tuple(rows[: latent.channels]), rgb_bias=bias)
+
+    def _detected(self, header: Header, facts: UNetFacts, factor: int) -> Detected:
+        defaults = _defaults(header, self.spec.defaults)
+        return Detected(self.spec.name, facts.names, self.prediction(header), defaults, factor)
+
+
+def factor_of(vae_config: Mapping[str, Any]) -> int:
+    """Pixels per latent cell along a side."""
+    return 2 ** (len(vae_config["block_out_channels"]) - 1)
+
+
+def _defaults(header: Header, family: Defaults) -> Defaults:
+    given = json_metadata(header, "easel.defaults")
+    width, _, height = header.metadata.get("modelspec.resolution", "").partition("x")
+    if width.isdigit() and height.isdigit() and 64 <= int(width) <= 4096 and 64 <= int(height) <= 4096:
+        given = {"width": int(width), "height": int(height), **given}
+    known = {field.name: type(field.default) for field in fields(Defaults)}
+    for name, value in given.items():
+        if name not in known or not isinstance(value, (int, float) if known[name] is float else known[name]):
+            raise BadMetadata(path=header.path, key="easel.defaults", reason=f"{name} = {value!r}")
+    return replace(family, **given)

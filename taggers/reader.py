@@ -1,0 +1,49 @@
+"""What a run needs of an opened tool, whichever it is: a picture prepared in a thread, and a batch of them read.
+
+It runs in the worker, or on another machine. It knows no dataset: pictures come in as pixels, findings go out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+
+from engine.dataset.records import Policy, Reading
+from taggers.tool import About, Answer
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who is going to write: what the store keeps of a source."""
+
+    tool: str
+    version: str
+    settings: Mapping[str, Any]
+    policy: Policy
+
+
+class Reader(Protocol):
+    title: str
+    batch_size: int
+    at_least: int | None  # a picture may be decoded down to twice this many pixels; None needs all of it
+    wants_words: bool  # whether `read` uses the pictures' own words
+
+    @property
+    def provider(self) -> str:
+        """Where it really runs; empty before the first batch."""
+        ...
+
+    def origin(self) -> Origin: ...
+
+    def prepare(self, image: Image.Image) -> Any:
+        """An RGB picture as `read` wants it. Called from several threads at once."""
+        ...
+
+    def read(self, prepared: Sequence[Any], about: Sequence[About]) -> Sequence[Reading | Answer]:
+        """A batch, in order. Raises typed errors; a picture that alone can't be read is no business of a batch."""
+        ...
+
+    def close(self) -> None: ...

@@ -15,6 +15,7 @@ def open_tokenizer(folder: ModelFolder) -> Any:
     """Raises BrokenFolder."""
     from transformers import AutoTokenizer
 
+    _refuse_without_words(folder)
     try:
         words = AutoTokenizer.from_pretrained(str(folder.path), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
@@ -29,6 +30,7 @@ def open_processor(folder: ModelFolder) -> Any:
     from transformers import AutoConfig, AutoProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
+    _refuse_without_words(folder)
     try:
         config = AutoConfig.from_pretrained(str(folder.path), local_files_only=True, trust_remote_code=False)
         known = PROCESSOR_MAPPING.get(type(config), None)
@@ -78,3 +80,9 @@ def image_only(whole: Any) -> Any:
 
     ImageOnly.__name__, ImageOnly.__qualname__ = whole.__name__, whole.__qualname__
     return ImageOnly
+
+
+def _refuse_without_words(folder: ModelFolder) -> None:
+    """transformers makes a tokenizer without any words where the file is missing."""
+    if not folder.has("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt"):
+        raise BrokenFolder(name=folder.name, reason="it has no tokenizer.json")

@@ -155,6 +155,7 @@ class About:
     characters: Sequence[str] = ()
     caption: str = ""
     trigger: str = ""
+    key: str = ""  # what the picture shows, for draws
 
 
 def filled(template: str, about: About, most_tags: int = 40) -> str:

@@ -254,8 +254,8 @@ def _choices_to_json(choices: Choices) -> dict[str, Any]:
     match choices:
         case Models(folder):
             return {"models": folder}
-        case InputFiles(suffixes, what):
-            return {"input_files": list(suffixes), "what": what}
+        case InputFiles(suffixes, what, folder):
+            return {"input_files": list(suffixes), "what": what, "folder": folder}
     module, name = getattr(choices, "__module__", ""), getattr(choices, "__qualname__", "")
     if not module or getattr(import_module(module), name, None) is not choices:
         raise TypeError(f"choices must be Models, InputFiles or a function of a module, not {choices!r}")
@@ -266,6 +266,6 @@ def _choices_from_json(saved: dict[str, Any]) -> Choices:
     if "models" in saved:
         return Models(saved["models"])
     if "input_files" in saved:
-        return InputFiles(tuple(saved["input_files"]), saved["what"])
+        return InputFiles(tuple(saved["input_files"]), saved["what"], saved["folder"])
     module, name = saved["call"].split(":")
     return getattr(import_module(module), name)

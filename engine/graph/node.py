@@ -42,7 +42,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from engine.errors import PathError
 from engine.workspace import inside, is_text
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from engine.models.manager import ModelManager
     from engine.workspace import Workspace
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -124,12 +125,16 @@ class Models:
 
 @dataclass(frozen=True)
 class InputFiles:
-    """Choices: files directly in the workspace's input folder whose names end as one of `suffixes`."""
+    """Choices: files directly in the workspace's input folder whose names end as one of `suffixes`; or those in the
+    output folder and below it, newest first, as "folder/x.png [output]"."""
 
     suffixes: tuple[str, ...]
     what: str = "image"
+    folder: Literal["input", "output"] = "input"
 
     def __call__(self, workspace: Workspace, /) -> list[str]:
+        if self.folder == "output":
+            return [f"{name} [output]" for name in self._below(workspace.output)]
         if not workspace.input.is_dir():
             return []
         files = (p for p in workspace.input.iterdir() if is_text(p.name) and os.path.isfile(p))
@@ -143,10 +148,24 @@ class InputFiles:
             found = False
         return "" if found else f"Invalid {self.what} file: {value}"
 
+    def _below(self, root: Path) -> list[str]:
+        found: list[tuple[float, str]] = []
+        for folder, _, files in os.walk(root):
+            for name in files:
+                path = os.path.join(folder, name)
+                if name.lower().endswith(self.suffixes) and is_text(path) and os.path.isfile(path):
+                    found.append((-os.path.getmtime(path), Path(path).relative_to(root).as_posix()))
+        return [name for _, name in sorted(found)]
+
+
+def OutputPictures() -> InputFiles:
+    """Choices: the pictures in the output folder."""
+    return InputFiles(PICTURES, folder="output")
+
 
 def InputPictures() -> InputFiles:
     """Choices: the pictures in the input folder."""
-    return InputFiles((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
+    return InputFiles(PICTURES)
 
 
 def workspace_file(workspace: Workspace, name: str) -> Path:

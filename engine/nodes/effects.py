@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.errors import GraphError
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import IMAGE, In, NodeContext, Out, node
 from engine.nodes.resizing import IMAGE_METHODS, resized
@@ -17,6 +18,11 @@ Radius = Annotated[int, In("INT", default=1, min=1, max=31, step=1)]
 Size = Annotated[int, In("INT", default=512, min=1, max=MAX_SIDE, step=1)]
 Offset = Annotated[int, In("INT", default=0, min=0, max=MAX_SIDE, step=1)]
 Padding = Annotated[int, In("INT", default=0, min=0, max=MAX_SIDE, step=8)]
+
+
+class RadiusTooLarge(GraphError):
+    en = "A radius of {radius} is too large for {width} x {height}: choose one smaller than the shorter side."
+    zh = "半径 {radius} 对 {width} x {height} 来说过大：请选择小于短边的半径。"
 
 
 @node("ImageBatch", title="Batch Images", title_zh="合并图像批次", category="image", outputs=[Out("IMAGE")])
@@ -45,7 +51,7 @@ def image_blur(
     blur_radius: Radius,
     sigma: Annotated[float, In("FLOAT", default=1.0, min=0.1, max=10.0, step=0.1)],
 ) -> tuple[Tensor]:
-    return (_filtered(image, _gaussian(blur_radius, sigma)),)
+    return (filtered(image, gaussian(blur_radius, sigma)),)
 
 
 @node(
@@ -59,9 +65,9 @@ def image_sharpen(
     alpha: Annotated[float, In("FLOAT", default=1.0, min=0.0, max=5.0, step=0.01)],
 ) -> tuple[Tensor]:
     """Takes off the blurred picture, ten times `alpha`, and keeps the sum of the kernel at one."""
-    kernel = _gaussian(sharpen_radius, sigma) * -(alpha * 10)
+    kernel = gaussian(sharpen_radius, sigma) * -(alpha * 10)
     kernel[sharpen_radius, sharpen_radius] += 1.0 - kernel.sum()
-    return (_filtered(image, kernel).clamp(0, 1),)
+    return (filtered(image, kernel).clamp(0, 1),)
 
 
 @node("ImageCrop", title="Image Crop", title_zh="裁剪图像", category="image/transform", outputs=[Out("IMAGE")])
@@ -147,15 +153,18 @@ def _blended(a: Tensor, b: Tensor, mode: str) -> Tensor:
     return b
 
 
-def _gaussian(radius: int, sigma: float) -> Tensor:
+def gaussian(radius: int, sigma: float) -> Tensor:
     """(2 radius + 1) squared, over -1..1 whatever the radius is, with sum 1."""
     line = torch.linspace(-1, 1, 2 * radius + 1)
     kernel = torch.exp(-(line[:, None] ** 2 + line[None] ** 2) / (2 * sigma**2))
     return kernel / kernel.sum()
 
 
-def _filtered(image: Tensor, kernel: Tensor) -> Tensor:
+def filtered(image: Tensor, kernel: Tensor) -> Tensor:
+    """(batch, height, width, channel), mirrored at its edges. Raises RadiusTooLarge."""
     radius, channels = kernel.shape[0] // 2, image.shape[-1]
+    if radius >= min(image.shape[1:3]):
+        raise RadiusTooLarge(radius=radius, width=image.shape[2], height=image.shape[1])
     padded = functional.pad(image.movedim(-1, 1), (radius, radius, radius, radius), mode="reflect")
     weight = kernel.expand(channels, 1, *kernel.shape)
     return functional.conv2d(padded, weight, groups=channels).movedim(1, -1)

@@ -12,7 +12,7 @@ import torch
 from engine.errors import GraphError
 from engine.graph.limits import MAX_BATCH, MAX_SIDE
 from engine.graph.metadata import Metadata, save_picture
-from engine.graph.node import IMAGE, In, InputPictures, NodeContext, Out, node, workspace_file
+from engine.graph.node import IMAGE, In, InputPictures, NodeContext, Out, OutputPictures, node, workspace_file
 from engine.graph.parameters import parameters_of
 from engine.graph.pictures import mark_as_draft, next_files, read_picture, to_picture
 from engine.nodes.resizing import CROPS, IMAGE_METHODS, resized
@@ -50,6 +50,22 @@ def load_image(
     if mask is None:
         mask = np.zeros((len(pixels), 64, 64), np.float32)
     return torch.from_numpy(pixels), torch.from_numpy(mask)
+
+
+@node(
+    "LoadImageOutput",
+    title="Load Image (from Outputs)",
+    title_zh="加载图像（从输出）",
+    category="image",
+    outputs=[Out("IMAGE"), Out("MASK")],
+    fingerprint=_content,
+)
+def load_image_output(
+    ctx: NodeContext,
+    image: Annotated[str, In(OutputPictures(), image_upload=True, extra={"image_folder": "output"})],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As LoadImage, of what was made here."""
+    return load_image(ctx, image)
 
 
 def _content_of_channel(ctx: NodeContext, image: str, channel: str) -> str:

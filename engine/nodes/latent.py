@@ -15,7 +15,7 @@ from engine.graph.limits import MAX_BATCH, MAX_SIDE
 from engine.graph.node import LATENT, In, InputFiles, NodeContext, Out, node, workspace_file
 from engine.graph.pictures import next_files
 from engine.nodes.image import NotFinite
-from engine.nodes.resizing import CROPS, LATENT_METHODS, resized
+from engine.nodes.resizing import CROPS, LATENT_METHODS, repeated_to, resized
 from engine.workspace import replacing
 
 PIXELS_PER_CELL = 8  # what the sizes of these nodes are in, whatever the VAE's own factor is; as in ComfyUI
@@ -113,7 +113,7 @@ def latent_from_batch(
     part = {**samples, "samples": whole[first : first + length].clone()}
     if "noise_mask" in samples:
         mask = samples["noise_mask"]
-        part["noise_mask"] = mask.clone() if len(mask) == 1 else _repeated_to(mask, len(whole))[first : first + length]
+        part["noise_mask"] = mask.clone() if len(mask) == 1 else repeated_to(mask, len(whole))[first : first + length]
     places = samples.get("batch_index") or list(range(len(whole)))
     part["batch_index"] = places[first : first + length]
     return (part,)
@@ -132,7 +132,7 @@ def repeat_latent_batch(
     whole = samples["samples"]
     repeated = {**samples, "samples": whole.repeat(amount, *[1] * (whole.ndim - 1))}
     if "noise_mask" in samples and len(samples["noise_mask"]) > 1:
-        mask = _repeated_to(samples["noise_mask"], len(whole))
+        mask = repeated_to(samples["noise_mask"], len(whole))
         repeated["noise_mask"] = mask.repeat(amount, *[1] * (mask.ndim - 1))
     if "batch_index" in samples:
         places = samples["batch_index"]
@@ -204,8 +204,3 @@ def load_latent(
         raise NotALatent(name=path.name, reason="it holds no latent_tensor")
     scale = 1.0 if "latent_format_version_0" in tensors else 1.0 / OLD_SCALE
     return ({"samples": tensors["latent_tensor"].float() * scale},)
-
-
-def _repeated_to(mask: torch.Tensor, count: int) -> torch.Tensor:
-    """The mask of a batch, repeated as often as it takes and cut to `count`."""
-    return mask.repeat(-(-count // len(mask)), *[1] * (mask.ndim - 1))[:count]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import IMAGE, MASK, In, NodeContext, Out, node
+from engine.nodes.image import preview_image
 
 Size = Annotated[int, In("INT", default=512, min=1, max=MAX_SIDE, step=1)]
 Offset = Annotated[int, In("INT", default=0, min=0, max=MAX_SIDE, step=1)]
@@ -93,6 +94,30 @@ def image_to_mask(
     ctx: NodeContext, image: IMAGE, channel: Annotated[str, In(["red", "green", "blue", "alpha"])]
 ) -> tuple[Tensor]:
     return (image[..., ("red", "green", "blue", "alpha").index(channel)],)
+
+
+@node("ImageColorToMask", title="ImageColorToMask", title_zh="颜色转遮罩", category="mask", outputs=[Out("MASK")])
+def image_color_to_mask(
+    ctx: NodeContext,
+    image: IMAGE,
+    color: Annotated[int, In("INT", default=0, min=0, max=0xFFFFFF, step=1, extra={"display": "color"})],
+) -> tuple[Tensor]:
+    """1 where the picture has exactly that colour."""
+    levels = (image.clamp(0, 1) * 255).round().int()
+    return (((levels[..., 0] << 16) + (levels[..., 1] << 8) + levels[..., 2] == color).float(),)
+
+
+@node(
+    "MaskPreview",
+    title="Preview Mask",
+    title_zh="预览遮罩",
+    category="mask",
+    description="Shows the masks without saving them.",
+    output_node=True,
+    hidden=["PROMPT", "EXTRA_PNGINFO"],
+)
+def mask_preview(ctx: NodeContext, mask: MASK) -> dict[str, Any]:
+    return preview_image(ctx, mask_to_image(ctx, mask)[0])
 
 
 def _batched(mask: Tensor) -> Tensor:

@@ -24,6 +24,13 @@ def resized(samples: Tensor, width: int, height: int, method: str, crop: str) ->
     return functional.interpolate(samples, size=(height, width), mode=method)
 
 
+def repeated_to(tensor: Tensor, count: int) -> Tensor:
+    """A batch, repeated as often as it takes and cut to `count`."""
+    if len(tensor) == count:
+        return tensor
+    return tensor.repeat(-(-count // len(tensor)), *[1] * (tensor.ndim - 1))[:count]
+
+
 def _center_cropped(samples: Tensor, width: int, height: int) -> Tensor:
     old_height, old_width = samples.shape[-2:]
     old_aspect, new_aspect = old_width / old_height, width / height

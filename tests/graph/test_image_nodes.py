@@ -18,7 +18,7 @@ from engine.graph.context import RunContext
 from engine.graph.executor import Executor, Outcome
 from engine.graph.metadata import read_metadata
 from engine.graph.registry import Registry
-from engine.nodes import effects, image, latent, mask, primitives
+from engine.nodes import canny, effects, image, latent, mask, primitives
 from engine.workspace import Workspace
 
 DATA = Path(__file__).parent / "data" / "image_ops"
@@ -32,7 +32,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def run(prompt: dict[str, Any], workspace: Workspace, outputs: list[str] | None = None) -> Outcome:
     registry = Registry()
-    for module in (effects, image, latent, mask, primitives):
+    for module in (canny, effects, image, latent, mask, primitives):
         registry.add_module(module)
     outputs = outputs or [n for n, v in prompt.items() if registry[v["class_type"]].declaration.output_node]
     context = RunContext("id", workspace, None, prompt)  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def test_a_picture_is_the_reference_systems(case, workspace):
 
 
 def test_all_recorded_cases_are_there():
-    assert len(CASES) == 16
+    assert len(CASES) == 17
 
 
 def test_a_latent_is_saved_and_loaded_as_it_was(workspace):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 OURS = ("studio", "tabs", "engine", "taggers", "trainers", "configs")
 # Inside engine, upward only. Files of one row may use each other.
 LAYERS = (
-    ("errors",),
+    ("errors", "collecting"),
     ("settings", "progress", "workspace"),
     ("jobs",),
     ("graph",),
@@ -38,6 +38,7 @@ ALLOWED = {
 HEAVY = ("torch", "transformers", "diffusers", "peft", "accelerate", "onnxruntime", "safetensors.torch", "torchsde")
 TORCH_FREE = (
     "engine.errors",
+    "engine.collecting",
     "engine.settings",
     "engine.progress",
     "engine.workspace",

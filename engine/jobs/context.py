@@ -90,7 +90,7 @@ class RunningJob:
         self._worker.pipe.send(message, data.getvalue())
 
     def emit(self, event: str, **data: Any) -> None:
-        self._worker.pipe.send({"t": "event", "job": self.job_id, "event": event, "data": data})
+        self._worker.pipe.send_soon({"t": "event", "job": self.job_id, "event": event, "data": data})
 
     def submit(self, spec: JobSpec) -> str:
         return self._worker.ask({"t": "submit", "spec": asdict(spec)})["id"]

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from engine.jobs.types import Job, JobSpec, JobState, Priority
 from engine.progress import Progress
 
 _EVENTS_KEPT = 50_000
+_SETTINGS_KEPT = 8 * 2**20  # letters of settings that are kept parsed
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +65,8 @@ class JobStore:
         self._forgive_after = forgive_after
         self._lock = threading.RLock()
         self._listeners: list[Callable[[], None]] = []
+        self._parsed: OrderedDict[int, tuple[dict[str, Any], int]] = OrderedDict()  # by row: settings, length as text
+        self._parsed_size = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._db = self._open()
 
@@ -92,7 +96,7 @@ class JobStore:
             lasted = "coalesce(finished, started, 0) - coalesce(started, 0)"
             order = f"{lasted} {'DESC' if longest_first else 'ASC'}, {order}"
         query = f"SELECT * FROM jobs {where} ORDER BY {order} LIMIT ? OFFSET ?"
-        return [_job(row) for row in self._rows(query, (*values, limit, offset))]
+        return [self._job(row) for row in self._rows(query, (*values, limit, offset))]
 
     def count(
         self,
@@ -107,7 +111,7 @@ class JobStore:
         """Queued jobs in the order in which they will run."""
         where, values = _where(state=[JobState.queued], kind=kinds)
         query = f"SELECT * FROM jobs {where} ORDER BY priority, position, seq LIMIT ?"
-        return [_job(row) for row in self._rows(query, (*values, limit))]
+        return [self._job(row) for row in self._rows(query, (*values, limit))]
 
     def next_job(self, kinds: Collection[str] | None = None, above: int | None = None) -> Job | None:
         """The first in line; with `above`, only one that is more urgent than this priority."""
@@ -116,11 +120,11 @@ class JobStore:
             where, values = f"{where} AND priority < ?", (*values, above)
         query = f"SELECT * FROM jobs {where} ORDER BY priority, position, seq LIMIT 1"
         rows = self._rows(query, values)
-        return _job(rows[0]) if rows else None
+        return self._job(rows[0]) if rows else None
 
     def held(self) -> list[Job]:
         """What the worker has, the outermost first."""
-        return [_job(row) for row in self._rows("SELECT * FROM jobs WHERE held ORDER BY started, seq", ())]
+        return [self._job(row) for row in self._rows("SELECT * FROM jobs WHERE held ORDER BY started, seq", ())]
 
     def events_since(self, seq: int, limit: int = 1000) -> list[JobEvent]:
         query = "SELECT seq, time, job, event, data FROM job_events WHERE seq > ? ORDER BY seq LIMIT ?"
@@ -155,7 +159,7 @@ class JobStore:
             except sqlite3.IntegrityError:
                 raise DuplicateJob(id=job_id) from None
             _record(db, job_id, JobState.queued, kind=spec.kind)
-            return _get(db, job_id)
+            return self._get(db, job_id)
 
     def cancel(self, job_id: str) -> Job:
         """At once where no worker has it, else as a wish that the worker follows at its next step."""
@@ -171,21 +175,21 @@ class JobStore:
     def retry(self, job_id: str, front: bool = False) -> Job:
         """Queue a failed, cancelled or interrupted job again, under the same id, so that it finds what it had saved."""
         with self._transaction() as db:
-            job = _get(db, job_id)
+            job = self._get(db, job_id)
             if job.state not in (JobState.failed, JobState.cancelled, JobState.interrupted):
                 raise WrongState(id=job_id, state=job.state, action="retried")
             position = _end_of_line(db, job.priority, front)
             _change(db, job_id, JobState.queued, attempts=0, position=position, error=None, finished=None, wish="")
-            return _get(db, job_id)
+            return self._get(db, job_id)
 
     def move(self, job_id: str, before: str | None = None) -> Job:
         """Put a queued job before another one of its priority, or last of its priority."""
         with self._transaction() as db:
-            job = _get(db, job_id)
+            job = self._get(db, job_id)
             if before is None:
                 position = _end_of_line(db, job.priority)
             else:
-                other = _get(db, before)
+                other = self._get(db, before)
                 together = job.state == other.state == JobState.queued and job.priority == other.priority
                 if not together or job_id == before:
                     raise CannotMove(id=job_id, before=before)
@@ -194,12 +198,12 @@ class JobStore:
                 raise WrongState(id=job_id, state=job.state, action="moved")
             db.execute("UPDATE jobs SET position = ? WHERE id = ?", (position, job_id))
             _record(db, job_id, "moved")
-            return _get(db, job_id)
+            return self._get(db, job_id)
 
     def delete(self, job_id: str) -> None:
         """Forget a job that has ended. Its pictures and folders stay."""
         with self._transaction() as db:
-            job = _get(db, job_id)
+            job = self._get(db, job_id)
             if not job.state.ended:
                 raise WrongState(id=job_id, state=job.state, action="deleted")
             db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
@@ -209,13 +213,13 @@ class JobStore:
 
     def start(self, job_id: str, host: str = "") -> Job:
         with self._transaction() as db:
-            job = _get(db, job_id)
+            job = self._get(db, job_id)
             if job.state != JobState.queued:
                 raise WrongState(id=job_id, state=job.state, action="started")
             fresh: dict[str, Any] = {} if job.resumable else {"progress": "{}", "result": None}
             times = {"attempts": job.attempts + 1, "started": time.time(), "finished": None}
             _change(db, job_id, JobState.running, **times, **fresh, error=None, wish="", held=1, host=host)
-            return _get(db, job_id)
+            return self._get(db, job_id)
 
     def finish(self, job_id: str, result: dict[str, Any] | None) -> Job:
         return self._end(job_id, JobState.done, result=_dump(result or {}), error=None)
@@ -230,7 +234,7 @@ class JobStore:
     def set_paused(self, job_id: str, held: bool) -> Job:
         """It stopped at a checkpoint: inside it (held), or unwound, then the next start counts as the same attempt."""
         with self._transaction() as db:
-            job = _get(db, job_id)
+            job = self._get(db, job_id)
             if held:
                 _change(db, job_id, JobState.paused, wish=_without(job.wish, "pause"))
             elif job.wish == "cancel":
@@ -238,20 +242,20 @@ class JobStore:
             else:
                 state = JobState.queued if job.wish == "resume" else JobState.paused
                 _let_go(db, job_id, state, attempts=max(0, job.attempts - 1))
-            return _get(db, job_id)
+            return self._get(db, job_id)
 
     def set_resumed(self, job_id: str) -> Job:
         with self._transaction() as db:
-            job = _get(db, job_id)
+            job = self._get(db, job_id)
             _change(db, job_id, JobState.running, wish=_without(job.wish, "resume"))
-            return _get(db, job_id)
+            return self._get(db, job_id)
 
     def put_back(self, job_id: str) -> Job:
         """It was unwound because the studio stops: queued where it was, and the attempt does not count."""
         with self._transaction() as db:
-            job = _get(db, job_id)
+            job = self._get(db, job_id)
             _let_go(db, job_id, JobState.queued, attempts=max(0, job.attempts - 1))
-            return _get(db, job_id)
+            return self._get(db, job_id)
 
     def progress(self, job_id: str, progress: Progress) -> None:
         """No event and no listener: at ten a second this would be most of the log."""
@@ -271,11 +275,11 @@ class JobStore:
         the jobs around it keep their place. What can't resume is left interrupted. `counts=False`: it was no crash.
         """
         with self._transaction() as db:
-            jobs = [_job(row) for row in db.execute("SELECT * FROM jobs WHERE held ORDER BY seq")]
+            jobs = [self._job(row) for row in db.execute("SELECT * FROM jobs WHERE held ORDER BY seq")]
             hosts = {job.host for job in jobs}
             for job in jobs:
                 self._settle(db, job, error, to_blame=counts and job.id not in hosts)
-            return [_get(db, job.id) for job in jobs]
+            return [self._get(db, job.id) for job in jobs]
 
     # ---- being told ----
 
@@ -292,7 +296,7 @@ class JobStore:
 
     def _ask(self, job_id: str, wish: str) -> Job:
         with self._transaction() as db:
-            job = _get(db, job_id)
+            job = self._get(db, job_id)
             if job.state.ended:
                 raise WrongState(id=job_id, state=job.state, action={"cancel": "cancelled"}.get(wish, f"{wish}d"))
             if job.held:
@@ -308,12 +312,12 @@ class JobStore:
                 _change(db, job_id, JobState.paused)
             elif wish == "resume" and job.state == JobState.paused:
                 _change(db, job_id, JobState.queued)
-            return _get(db, job_id)
+            return self._get(db, job_id)
 
     def _end(self, job_id: str, state: JobState, **values: Any) -> Job:
         with self._transaction() as db:
             _let_go(db, job_id, state, finished=time.time(), **values)
-            return _get(db, job_id)
+            return self._get(db, job_id)
 
     def _settle(self, db: sqlite3.Connection, job: Job, error: dict[str, Any], to_blame: bool) -> None:
         now = time.time()
@@ -352,6 +356,7 @@ class JobStore:
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
+                self._forget_settings()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -376,11 +381,35 @@ class JobStore:
         with self._translated():
             return open_database(self.path)
 
-    @staticmethod
-    def _one(rows: list[sqlite3.Row], job_id: str) -> Job:
+    def _get(self, db: sqlite3.Connection, job_id: str) -> Job:
+        return self._one(db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchall(), job_id)
+
+    def _one(self, rows: list[sqlite3.Row], job_id: str) -> Job:
         if not rows:
             raise UnknownJob(id=job_id)
-        return _job(rows[0])
+        return self._job(rows[0])
+
+    def _job(self, row: sqlite3.Row) -> Job:
+        return _job(row, self._settings(row))
+
+    def _settings(self, row: sqlite3.Row) -> dict[str, Any]:
+        """They never change, may be megabytes, and are asked for many times on the way of a job."""
+        with self._lock:
+            text, found = row["settings"], self._parsed.get(row["seq"])
+            if found is None:
+                found = (json.loads(text), len(text))
+                self._parsed[row["seq"]] = found
+                self._parsed_size += len(text)
+                while self._parsed_size > _SETTINGS_KEPT:
+                    self._parsed_size -= self._parsed.popitem(last=False)[1][1]
+            else:
+                self._parsed.move_to_end(row["seq"])
+            return found[0]
+
+    def _forget_settings(self) -> None:
+        """A number that was rolled back is given again, to other settings."""
+        self._parsed.clear()
+        self._parsed_size = 0
 
 
 _ALREADY = ((JobState.paused, "pause"), (JobState.running, "resume"))
@@ -398,10 +427,6 @@ def _where(
             parts.append(f"{column} IN ({', '.join('?' * len(allowed))})")
             values += tuple(str(value) for value in allowed)
     return "WHERE " + " AND ".join(parts), values
-
-
-def _get(db: sqlite3.Connection, job_id: str) -> Job:
-    return JobStore._one(db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchall(), job_id)
 
 
 def _change(db: sqlite3.Connection, job_id: str, state: JobState, **values: Any) -> None:
@@ -454,11 +479,11 @@ def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _job(row: sqlite3.Row) -> Job:
+def _job(row: sqlite3.Row, settings: dict[str, Any]) -> Job:
     return Job(
         id=row["id"],
         kind=row["kind"],
-        settings=json.loads(row["settings"]),
+        settings=settings,
         state=JobState(row["state"]),
         priority=Priority(row["priority"]),
         position=row["position"],

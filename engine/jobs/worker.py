@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine import collecting
 from engine.errors import Cancelled, describe
 from engine.jobs.context import NOTHING_WAITS, RunningJob
 from engine.jobs.errors import RemoteError, UnknownRequest, from_json
@@ -86,6 +87,7 @@ class Worker:
             self.pipe.send({"t": "setup_failed", "error": _error(error)})
             return 3
         threading.Thread(target=self._answer, name="control", daemon=True).start()
+        collecting.settle()
         self.pipe.send({"t": "ready", "pid": os.getpid()})
         while not self.stopping:
             job = self.take(above=None, host="")

@@ -12,7 +12,7 @@ import logging
 import struct
 import time
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,13 +24,13 @@ from engine.errors import EaselError
 from engine.jobs.types import Job, JobState
 from studio.app import App
 from studio.comfy.info import FEATURES
+from studio.comfy.progress import FLAG, ProgressState
 
 log = logging.getLogger(__name__)
 
 PREVIEW_JPEG = 1
 PREVIEW_WITH_METADATA = 4
 LONGEST_BACKLOG = 64 * 2**20
-COALESCED_SECONDS = 0.05
 _ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
 _KNOWN_JOBS = 2000
 
@@ -42,6 +42,7 @@ class Client:
     sid: str
     socket: WebSocket
     wants_metadata: bool = False
+    wants_changes: bool = False
     outbox: OrderedDict[Any, str | bytes] = field(default_factory=OrderedDict)
     size: int = 0
     filled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -80,6 +81,11 @@ class Prompt:
     client_id: str
     node: str | None = None
     ended: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    progress: ProgressState = field(init=False)
+    progress_due: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        self.progress = ProgressState(self.job_id)
 
 
 class Sockets:
@@ -91,8 +97,7 @@ class Sockets:
         self._prompts: OrderedDict[str, Prompt] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._status_due = False
-        self._progress_due: set[str] = set()
-        self._progress: dict[str, dict[str, Any]] = {}
+        self._heard: deque[tuple[str, str, dict[str, Any]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -108,9 +113,29 @@ class Sockets:
             client.gone = True
             client.filled.set()
 
+    def expect(self, job_id: str, client_id: str) -> None:
+        """A prompt of that client was queued: nobody needs to look it up when it runs. From any thread."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._know, job_id, client_id)
+
     def deliver(self, job_id: str, event: str, data: dict[str, Any]) -> None:
+        """In the event loop, and many at once: waking it is what costs."""
         if self._loop and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._on_event, job_id, event, data)
+            self._heard.append((job_id, event, data))
+            if len(self._heard) == 1:
+                self._loop.call_soon_threadsafe(self._hear)
+
+    def _hear(self) -> None:
+        for _ in range(len(self._heard)):
+            heard = self._heard[0]
+            try:
+                self._on_event(*heard)
+            except Exception:  # one message must not keep the others
+                log.exception("a message could not be passed on: %s", heard[1])
+            finally:
+                self._heard.popleft()
+        if self._heard and self._loop:
+            self._loop.call_soon(self._hear)
 
     def is_open(self, client_id: str) -> bool:
         return any(client.sid == client_id for client in self._clients)
@@ -167,7 +192,9 @@ class Sockets:
         if not isinstance(message, dict) or message.get("type") != "feature_flags":
             return
         flags = message.get("data")
-        client.wants_metadata = isinstance(flags, dict) and bool(flags.get("supports_preview_metadata"))
+        if isinstance(flags, dict):
+            client.wants_metadata = bool(flags.get("supports_preview_metadata"))
+            client.wants_changes = bool(flags.get(FLAG))
         limits = {"max_upload_size": self._app.settings.limits.upload_mb * 2**20}
         client.put(_text("feature_flags", {**FEATURES, **limits}))
 
@@ -191,7 +218,7 @@ class Sockets:
         if event == "executing":
             prompt.node = data.get("node")
         if event == "progress_state":
-            self._send_progress_state(prompt, data)
+            self._on_progress_state(prompt, data["nodes"])
             return
         self._send(prompt.client_id, event, data)
 
@@ -208,6 +235,7 @@ class Sockets:
 
     async def _end(self, prompt: Prompt, state: JobState) -> None:
         ended = prompt.ended
+        self._send_progress_state(prompt)
         if not any(event in _ENDINGS for event, _ in ended) and state is not JobState.done:
             job = await asyncio.to_thread(self._app.jobs.get, prompt.job_id)
             ended = [*ended, _ending_of(job, prompt)] if job.started else ended
@@ -215,7 +243,6 @@ class Sockets:
             self._send(prompt.client_id, event, data, broadcast=event == "execution_interrupted")
         self._send(prompt.client_id, "executing", {"node": None, "prompt_id": prompt.job_id})
         self._prompts.pop(prompt.job_id, None)
-        self._progress.pop(prompt.job_id, None)
 
     def _on_preview(self, job_id: str, data: dict[str, Any]) -> None:
         prompt = self._prompt(job_id)
@@ -238,20 +265,28 @@ class Sockets:
             if client.sid == prompt.client_id:
                 client.put(rich if client.wants_metadata else plain, latest=f"preview {node}")
 
-    def _send_progress_state(self, prompt: Prompt, data: dict[str, Any]) -> None:
-        """At most 20 a second: each repeats the state of every node."""
-        self._progress[prompt.job_id] = data
-        if prompt.job_id in self._progress_due or self._loop is None:
+    def _on_progress_state(self, prompt: Prompt, nodes: dict[str, Any]) -> None:
+        prompt.progress.change(nodes)
+        if prompt.progress_due is None and self._loop:
+            prompt.progress_due = self._loop.call_later(prompt.progress.pace, self._send_progress_state, prompt)
+
+    def _send_progress_state(self, prompt: Prompt) -> None:
+        if prompt.progress_due is None:
             return
-        self._progress_due.add(prompt.job_id)
-
-        def send() -> None:
-            self._progress_due.discard(prompt.job_id)
-            latest = self._progress.pop(prompt.job_id, None)
-            if latest is not None:
-                self._send(prompt.client_id, "progress_state", latest)
-
-        self._loop.call_later(COALESCED_SECONDS, send)
+        prompt.progress_due.cancel()
+        prompt.progress_due = None
+        listeners = [client for client in self._clients if client.sid == prompt.client_id]
+        full = [client for client in listeners if not client.wants_changes]
+        if full:
+            message = prompt.progress.full()
+            for client in full:
+                client.put(message, latest=f"progress_state {prompt.job_id}")
+        if len(full) < len(listeners):
+            message = prompt.progress.changes()
+            for client in listeners:
+                if client.wants_changes:
+                    client.put(message)
+        prompt.progress.fresh.clear()
 
     def _send(self, client_id: str, event: str, data: dict[str, Any], broadcast: bool = False) -> None:
         if not broadcast and not client_id:
@@ -283,9 +318,13 @@ class Sockets:
                 return None
             if job.kind != "generate":
                 return None
-            known = self._prompts[job_id] = Prompt(job_id, job.client_id)
-            while len(self._prompts) > _KNOWN_JOBS:
-                self._prompts.popitem(last=False)
+            known = self._know(job_id, job.client_id)
+        return known
+
+    def _know(self, job_id: str, client_id: str) -> Prompt:
+        known = self._prompts.setdefault(job_id, Prompt(job_id, client_id))
+        while len(self._prompts) > _KNOWN_JOBS:
+            self._prompts.popitem(last=False)
         return known
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -37,7 +38,8 @@ def routes(app: App, sockets: Sockets) -> list[BaseRoute]:
         except NotJson as error:
             status, answer = _refused(request_error("invalid_json", str(error)))
         else:
-            status, answer = await run_in_threadpool(take, app, body, getattr(request.state, "user", ""))
+            user = getattr(request.state, "user", "")
+            status, answer = await run_in_threadpool(take, app, body, user, sockets.expect)
         return JSONResponse(answer, status)
 
     async def queue(request: Request) -> Response:
@@ -82,8 +84,11 @@ def number_of(job: Job) -> int | float:
     return int(job.position) if job.position == int(job.position) else job.position
 
 
-def take(app: App, body: Any, user: str) -> tuple[int, dict[str, Any]]:
-    """Judge and queue what a client sent to POST /prompt. Returns the HTTP status and the answer."""
+def take(
+    app: App, body: Any, user: str, expect: Callable[[str, str], None] = lambda job_id, client_id: None
+) -> tuple[int, dict[str, Any]]:
+    """Judge and queue what a client sent to POST /prompt. Returns the HTTP status and the answer; `expect` is told the
+    ids of the prompt and of its client."""
     if not isinstance(body, dict) or "prompt" not in body:
         return _refused(request_error("no_prompt", "No prompt provided", "No prompt provided"))
     wrong = _wrong_fields(body)
@@ -106,6 +111,7 @@ def take(app: App, body: Any, user: str) -> tuple[int, dict[str, Any]]:
             id=body.get("prompt_id") or str(uuid.uuid4()),
             user=user,
         )
+        expect(job.id, client_id)
     except PromptRefused as refused:
         return 400, refused.found.to_json()
     except DuplicateJob as error:

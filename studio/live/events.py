@@ -26,6 +26,7 @@ from studio.app import App
 
 TICK = 0.25  # seconds between two looks at the store
 SHOWN = 200  # ended jobs that the page knows of
+_NOT_SHOWN = ("executing", "progress", "progress_state", "execution_cached")
 HEARTBEAT = 15.0  # a comment line this often keeps proxies from closing a quiet stream
 
 
@@ -53,6 +54,8 @@ async def _messages(app: App, request: Request) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
 
     def hear(job_id: str, event: str, data: Any) -> None:
+        if event in _NOT_SHOWN:  # thousands for a large graph, and waking the loop is what costs
+            return
         loop.call_soon_threadsafe(_offer, live, {"id": job_id, "event": event, "data": data})
 
     unsubscribe = app.supervisor.subscribe(hear)

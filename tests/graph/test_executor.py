@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -50,21 +51,22 @@ def test_messages_come_in_comfyuis_order():
         "output": {"text": ["2"]},
         "prompt_id": "prompt-1",
     }
-    assert runner.data("progress_state")[-1] == {
-        "prompt_id": "prompt-1",
-        "nodes": {
-            node: {
-                "value": value,
-                "max": value,
-                "state": "finished",
-                "node_id": node,
-                "prompt_id": "prompt-1",
-                "display_node_id": node,
-                "parent_node_id": None,
-                "real_node_id": node,
-            }
-            for node, value in (("1", 2), ("2", 1))
-        },
+    state: dict[str, Any] = {}
+    for changes in runner.data("progress_state"):
+        assert changes["prompt_id"] == "prompt-1"
+        state.update(changes["nodes"])
+    assert state == {
+        node: {
+            "value": value,
+            "max": value,
+            "state": "finished",
+            "node_id": node,
+            "prompt_id": "prompt-1",
+            "display_node_id": node,
+            "parent_node_id": None,
+            "real_node_id": node,
+        }
+        for node, value in (("1", 2), ("2", 1))
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import numpy
 import pytest
 
-from engine.jobs.pipe import Pipe
+from engine.jobs import pipe
+from engine.jobs.pipe import LONGEST_WAIT, Pipe
 
 
 def pair() -> tuple[Pipe, Pipe]:
@@ -25,6 +27,30 @@ def test_messages_and_blobs_arrive_as_sent() -> None:
     a.send({"t": "empty"})
     assert b.receive() == ({"t": "preview", "text": "图片"}, b"\x00\xff" * 10)
     assert b.receive() == ({"t": "empty"}, b"")
+
+
+def test_small_messages_go_together_soon_and_keep_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe, "SOON", 5.0)
+    a, b = pair()
+    a.send_soon({"n": 0})  # after a pause: at once
+    assert not a._waiting
+    a._tokens = 0.0
+    a.send_soon({"n": 1})
+    a.send_soon({"n": 2})
+    assert a._waiting
+    a.send({"n": 3})
+    a.send_soon({"n": 4})
+    assert [b.receive()[0]["n"] for _ in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_many_messages_do_not_wait_for_their_time() -> None:
+    a, b = pair()
+    a._tokens = 0.0
+    sending = threading.Thread(target=a.send_soon, args=({"text": "x" * LONGEST_WAIT},))
+    sending.start()
+    assert len(b.receive()[0]["text"]) == LONGEST_WAIT
+    sending.join()
+    assert a._sender is None
 
 
 def test_sending_into_a_closed_pipe_is_an_os_error() -> None:

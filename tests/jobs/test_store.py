@@ -332,6 +332,24 @@ def test_stores_opened_at_the_same_moment_make_one_schema(tmp_path: Path) -> Non
     assert all(line(store) == ["job"] for store in stores)
 
 
+def test_settings_are_those_of_the_row_also_after_a_number_was_rolled_back(store: JobStore) -> None:
+    first = put(store, "first")
+    with pytest.raises(ValueError, match="no more"), store._transaction() as db:
+        store._get(db, first.id)
+        row = "INSERT INTO jobs (id, kind, settings, state, priority, position, title, user, client_id, resumable,"
+        db.execute(row + " created) VALUES ('gone', 'add', '{\"a\": 7}', 'queued', 0, 9, '', '', '', 0, 0)")
+        assert store._get(db, "gone").settings == {"a": 7}
+        raise ValueError("no more")
+    assert put(store, "second").settings == {"a": 1}
+    assert [job.settings for job in store.list()] == [{"a": 1}, {"a": 1}]
+
+
+def test_large_settings_do_not_stay_parsed(store: JobStore) -> None:
+    job = store.submit(JobSpec("add", {"text": "x" * (9 * 2**20)}))
+    assert len(store.get(job.id).settings["text"]) == 9 * 2**20
+    assert store._parsed_size == 0 and not store._parsed
+
+
 def test_a_file_that_is_no_database_is_refused_with_words(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     path.write_text("these are notes, not a database, " * 100)

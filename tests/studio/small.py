@@ -77,10 +77,14 @@ def run(ctx: JobContext, settings: PromptSettings) -> dict[str, Any]:
     for node_id in settings.outputs:
         item = settings.prompt[node_id]
         ctx.emit("executing", node=node_id, display_node=node_id, prompt_id=ctx.job_id)
+        state = {"value": 0.0, "max": 1.0, "state": "running", "node_id": node_id}
+        ctx.emit("progress_state", prompt_id=ctx.job_id, nodes={node_id: state})
         ctx.preview(Image.new("RGB", (8, 8), "red"), node_id=node_id)
         if item["class_type"] == "Hold":
             _hold(ctx, item["inputs"]["mode"], float(item["inputs"]["seconds"]))
         outputs[node_id] = {"text": [node_id]}
+        finished = {**state, "value": 1.0, "state": "finished"}
+        ctx.emit("progress_state", prompt_id=ctx.job_id, nodes={node_id: finished})
         ctx.emit("executed", node=node_id, display_node=node_id, output=outputs[node_id], prompt_id=ctx.job_id)
     messages.append(["execution_success", about])
     ctx.emit("execution_success", **about)

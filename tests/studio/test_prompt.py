@@ -61,7 +61,7 @@ def test_a_prompt_runs_and_its_client_hears_it_in_order_with_history_there_at_th
         assert body["node_errors"] == {} and set(body) == {"prompt_id", "number", "node_errors"}
         heard = messages_until_end(socket, body["prompt_id"])
         found = client.get(f"/history/{body['prompt_id']}").json()[body["prompt_id"]]
-    names = [name for name, _ in heard if name not in ("status", "<binary>")]
+    names = [name for name, _ in heard if name not in ("status", "<binary>", "progress_state")]
     assert names == ["execution_start", "execution_cached", "executing", "executed", "execution_success", "executing"]
     assert found["outputs"] == {"2": {"text": ["2"]}}
     assert found["status"]["status_str"] == "success" and found["status"]["completed"] is True
@@ -88,6 +88,40 @@ def test_previews_are_plain_until_a_client_announces_that_it_reads_metadata(serv
                 about = json.loads(frames[0][8 : 8 + length])
                 assert kind == 4 and frames[0][8 + length :][:2] == b"\xff\xd8"
                 assert about["node_id"] == "2" and about["prompt_id"] == made and about["image_type"] == "image/jpeg"
+
+
+def test_a_client_that_asks_for_changes_hears_each_once_and_others_the_whole_state(served: Served) -> None:
+    two = prompt(**{"3": SHOW})
+    with (
+        served.client() as client,
+        connect(f"{served.ws}?clientId=c") as whole,
+        connect(f"{served.ws}?clientId=c") as changes,
+    ):
+        changes.send(json.dumps({"type": "feature_flags", "data": {"easel_progress_changes": True}}))
+        while json.loads(changes.recv(timeout=PATIENCE))["type"] != "feature_flags":
+            pass
+        made = client.post("/prompt", json={"prompt": two, "client_id": "c"}).json()["prompt_id"]
+        heard = [messages_until_end(socket, made) for socket in (whole, changes)]
+    told = [[data for name, data in messages if name == "progress_state"] for messages in heard]
+    names = [name for name, _ in heard[0] if name in ("progress_state", "execution_success")]
+    assert names.index("execution_success") == len(names) - 1
+    assert {node: state["state"] for node, state in told[0][-1]["nodes"].items()} == {"2": "finished", "3": "finished"}
+    assert "changes_only" not in told[0][-1]
+    seen: dict[str, str] = {}
+    for data in told[1]:
+        assert data["changes_only"] is True and data["prompt_id"] == made
+        seen.update({node: state["state"] for node, state in data["nodes"].items()})
+    assert seen == {"2": "finished", "3": "finished"}
+
+
+def test_nobody_hears_the_prompt_of_another_by_queueing_under_its_id(served: Served) -> None:
+    mine = str(uuid.uuid4())
+    with served.client() as client, connect(f"{served.ws}?clientId=owner") as owner:
+        slow = {"prompt": hold(seconds=0.5), "prompt_id": mine, "client_id": "owner"}
+        assert client.post("/prompt", json=slow).status_code == 200
+        again = client.post("/prompt", json={"prompt": prompt(), "prompt_id": mine, "client_id": "thief"})
+        assert again.status_code == 400
+        assert [name for name, _ in messages_until_end(owner, mine)].count("execution_success") == 1
 
 
 def test_a_failing_node_ends_in_execution_error_and_an_error_in_history(served: Served) -> None:

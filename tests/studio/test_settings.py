@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from studio.bars import duration, line_of
 from studio.cli import main, parser
 from studio.commands import BadThreshold, NotAWorkflow, _read_prompt, _threshold
 from studio.model_paths import read_extra_model_paths
-from studio.server import worker_environment
+from studio.server import _listen, worker_environment
 from studio.settings import MemorySettings, StudioSettings, load_settings
 
 PROGRESS = {"step": 3, "total": 12, "phase": "train", "text": "", "eta": 65.0, "metrics": {"loss": 0.08123}}
@@ -133,3 +134,10 @@ def test_the_worker_hears_of_the_memory_settings(tmp_path: Path) -> None:
     settings = load_settings(Workspace(tmp_path))
     told = MemorySettings.model_validate_json(worker_environment(settings)["EASEL_MEMORY"])
     assert (told.vaes, told.loras, told.cap_gb) == (2, 5, 7.5)
+
+
+def test_small_answers_leave_at_once() -> None:
+    with _listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP  # what asyncio looks at before it sets TCP_NODELAY

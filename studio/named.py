@@ -10,7 +10,7 @@ from typing import Any
 from engine.dataset.library import Library
 from engine.errors import CHECK_PATH, NotFound
 from engine.workspace import Workspace
-from taggers.catalogue import tagger
+from taggers.catalogue import captioner, kind_of, tagger
 
 
 def check_named(workspace: Workspace, kind: str, settings: Mapping[str, Any]) -> None:
@@ -24,8 +24,19 @@ def check_named(workspace: Workspace, kind: str, settings: Mapping[str, Any]) ->
     elif kind in ("tag", "measure"):
         if isinstance(dataset := settings.get("dataset"), str):
             Library(workspace).folder_of(dataset)
-        if kind == "tag" and isinstance(name := settings.get("tagger"), str):
+        if kind == "tag":
+            _check_tools(workspace, settings)
+
+
+def _check_tools(workspace: Workspace, settings: Mapping[str, Any]) -> None:
+    tools = settings.get("tools")
+    rows = [row for row in tools if isinstance(row, Mapping)] if isinstance(tools, list | tuple) else []
+    for row in (settings, *rows):
+        if isinstance(name := row.get("tagger"), str) and (name or row is not settings):
             tagger(workspace, name)
+    for row in rows:
+        if row.get("kind") not in ("onnx", "endpoint") and isinstance(name := row.get("model"), str):
+            kind_of(captioner(workspace, name))
 
 
 def _check_pictures(workspace: Workspace, dataset: str) -> None:

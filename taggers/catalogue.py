@@ -1,4 +1,4 @@
-"""Every kind of tagger we know, and those on disk. Adding one = a file with its TaggerSpec and a line here."""
+"""Every kind of tagger and captioner we know, and those on disk. Adding one = a file with its spec and a line here."""
 
 from __future__ import annotations
 
@@ -16,13 +16,34 @@ from engine.workspace import BUNDLED, Workspace, replacing
 from taggers.camie import CAMIE
 from taggers.cl_tagger import CL_TAGGER
 from taggers.described import as_file_error, described
+from taggers.endpoint import ENDPOINT
+from taggers.florence import FLORENCE
+from taggers.folder import ModelFolder, model_folders
+from taggers.joycaption import JOYCAPTION
 from taggers.joytag import JOYTAG
+from taggers.minicpm import MINICPM
 from taggers.onnx_header import OnnxHeader, read_onnx_header
 from taggers.pixai import PIXAI_V09, PIXAI_V10
+from taggers.qwen_vl import QWEN_VL
 from taggers.spec import TaggerSpec
+from taggers.tool import CaptionerKind
 from taggers.wd import WD, WD_MODELS
 
 TAGGERS: tuple[TaggerSpec, ...] = (*WD_MODELS, WD, PIXAI_V09, PIXAI_V10, CL_TAGGER, CAMIE, JOYTAG)
+
+
+CAPTIONERS: tuple[CaptionerKind, ...] = (FLORENCE, JOYCAPTION, QWEN_VL, MINICPM, ENDPOINT)
+
+
+class UnknownCaptioner(FileError):
+    en = (
+        "{name} is no captioner that runs here ({known}): its config.json says {found}. Serve it with Ollama, vLLM or "
+        "llama.cpp and use the endpoint tool."
+    )
+    zh = (
+        "{name} 不是可在此运行的描述模型（{known}）：其 config.json 为 {found}。"
+        "请用 Ollama、vLLM 或 llama.cpp 提供服务，并使用接口工具。"
+    )
 
 
 class UnknownTagger(FileError):
@@ -128,4 +149,30 @@ def tagger(workspace: Workspace, name: str) -> InstalledTagger:
         name=name,
         remedy=f"Installed: {listed}. Put model and tag list into models/taggers/NAME.",
         remedy_zh=f"已安装：{listed}。请将模型和标签表放入 models/taggers/名称。",
+    )
+
+
+def kind_of(folder: ModelFolder) -> CaptionerKind:
+    """The kind of a captioner's folder, from its config.json. Raises UnknownCaptioner, BrokenFolder."""
+    config = folder.config()
+    for kind in CAPTIONERS:
+        if kind.recognise is not None and kind.recognise(config):
+            return kind
+    known = ", ".join(kind.title for kind in CAPTIONERS if kind.recognise is not None)
+    raise UnknownCaptioner(name=folder.name, known=known, found=repr(config.get("model_type")))
+
+
+def captioner(workspace: Workspace, name: str) -> ModelFolder:
+    """An installed captioner by its name."""
+    known = model_folders(workspace)
+    for one in known:
+        if one.name == name:
+            return one
+    listed = ", ".join(one.name for one in known) or "none"
+    raise NotFound(
+        what="captioner",
+        what_zh="描述模型",
+        name=name,
+        remedy=f"Installed: {listed}. Put the whole folder into models/captioners/NAME.",
+        remedy_zh=f"已安装：{listed}。请将整个文件夹放入 models/captioners/NAME。",
     )

@@ -1,20 +1,16 @@
-"""The "tag" job: every picture of a dataset through one tagger, in batches, into the store.
+"""The "tag" job: every picture of a dataset through one tool or several, in batches, into the store.
 
-A run that was stopped goes on where it was: what the same model with the same settings has read is skipped. The model
-is leased for each batch, so that a picture somebody waits for can have the room between two.
+A run that was stopped goes on where it was: what the same model with the same settings has read is skipped. Models are
+leased for each batch, so that a picture somebody waits for can have the room between two. Taggers that follow each
+other share one decoding; captioners come after them, one by one, and can be told what was read.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from engine.dataset.decoding import PictureGone
 from engine.dataset.export import export_sidecars, set_rules
@@ -22,174 +18,209 @@ from engine.dataset.library import Dataset, Library
 from engine.dataset.pictures import scan
 from engine.dataset.records import Picture, Policy, Source
 from engine.dataset.view import TAGGER, View
-from engine.errors import PictureError
+from engine.errors import EaselError, PictureError
 from engine.jobs.types import JobContext
-from engine.models.manager import ModelRef
-from taggers.catalogue import InstalledTagger, tagger
-from taggers.contract import Contract, contract
-from taggers.onnx_tagger import Session, model_spec, refuse_broken, scores, version_of, working_bytes
-from taggers.pixels import load
-from taggers.rules import reading
-from taggers.settings import TagSettings
+from taggers.catalogue import tagger
+from taggers.opening import open_reader
+from taggers.passes import Decoder, Words, chosen, chunks, decoding_threads
+from taggers.reader import Found, Reader
+from taggers.results import Results, known_to
+from taggers.settings import Captioner, OnnxTool, TagSettings
+from taggers.tool import About
+
+_MERGE = "merge"  # the key of a dataset's merge in its store
 
 
 @dataclass
-class _Run:
-    """What a run has done so far; becomes the job's result."""
+class _Tool:
+    """One tool of a run and what it has done; becomes a part of the job's result."""
 
+    settings: OnnxTool | Captioner
+    reader: Reader
+    source: Source
+    results: Results
+    known: set[int]
     tagged: int = 0
     skipped: int = 0
-    provider: str = ""
-    problems: dict[str, dict[str, Any]] = field(default_factory=dict)
+    refused: int = 0
     started: float = field(default_factory=time.monotonic)
 
     @property
     def rate(self) -> float:
         return self.tagged / max(1e-6, time.monotonic() - self.started)
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "tool": self.source.tool,
+            "source": self.source.id,
+            "tagged": self.tagged,
+            "skipped": self.skipped,
+            "cut": self.results.cut,
+            "provider": self.reader.provider,
+            "pictures_per_second": round(self.rate, 2),
+        }
+
 
 def run(ctx: JobContext, settings: TagSettings) -> dict[str, Any]:
     """Runs in the worker. Returns counts, problems by file, the device it really ran on and the source's id."""
     with Library(ctx.workspace).open(settings.dataset) as dataset:
         report = scan(dataset, ctx.progress)
-        installed = tagger(ctx.workspace, settings.tagger)
-        ctx.progress(0, 0, installed.name, phase="load")
-        model = contract(installed)
-        source = _source(dataset, installed, settings)
-        done = _Run(problems=dict(report.problems))
-        pictures = _chosen(dataset, settings, source, done)
-        _tag(ctx, settings, dataset, installed, model, source.id, pictures, done)
+        problems: dict[str, dict[str, Any]] = dict(report.problems)
+        if settings.merge is not None:
+            dataset.store.change_meta(_MERGE, settings.merge.model_dump(), f"Merge: {settings.merge.how}")
+        ids = chosen(dataset, settings.pictures)
+        done: list[_Tool] = []
+        for group in _groups(ctx, settings):
+            tools = [_opened(ctx, dataset, tool, settings) for tool in group]
+            done += tools
+            _pass(ctx, settings, dataset, tools, ids, problems)
         if settings.captions is not None:
             set_rules(dataset, settings.captions)
-        result = {
-            "dataset": dataset.name,
-            "tagger": installed.name,
-            "source": source.id,
-            "tagged": done.tagged,
-            "skipped": done.skipped,
-            "problems": done.problems,
-            "provider": done.provider,
-            "pictures_per_second": round(done.rate, 2),
-        }
+        first = done[0]
+        result = {"dataset": dataset.name, "tagger": first.reader.title, "problems": problems, **first.to_json()}
+        result["tools"] = [tool.to_json() for tool in done]
         if settings.export:
             sidecars = export_sidecars(dataset, View(dataset.store), suffix=settings.export, progress=ctx.progress)
             result["exported"] = sidecars.done + sidecars.unchanged
-            done.problems.update(sidecars.problems)
+            problems.update(sidecars.problems)
         return result
 
 
-def _source(dataset: Dataset, installed: InstalledTagger, settings: TagSettings) -> Source:
-    """Who is going to write. Thresholds are no part of its identity: they move without running again."""
-    told = Policy(
-        {**installed.thresholds(), **settings.thresholds},
-        mcut=installed.mcut() if settings.mcut is None else settings.mcut,
-    )
-    source = dataset.store.source(
-        f"{TAGGER}{installed.name}", version_of(installed.file), {"floor": settings.floor}, policy=told
-    )
+def _groups(ctx: JobContext, settings: TagSettings) -> Iterator[list[OnnxTool | Captioner]]:
+    """Taggers that follow each other go together, when all their files fit; everything else goes alone."""
+    together: list[OnnxTool | Captioner] = []
+    for tool in settings.all_tools():
+        if isinstance(tool, OnnxTool):
+            sizes = [tagger(ctx.workspace, one.tagger).nbytes for one in (*together, tool) if isinstance(one, OnnxTool)]
+            if together and 2 * sum(sizes) > ctx.models.budget():
+                yield together
+                together = []
+            together.append(tool)
+            continue
+        if together:
+            yield together
+            together = []
+        yield [tool]
+    if together:
+        yield together
+
+
+def _opened(ctx: JobContext, dataset: Dataset, tool: OnnxTool | Captioner, settings: TagSettings) -> _Tool:
+    name = tool.tagger if isinstance(tool, OnnxTool) else tool.model
+    ctx.progress(0, 0, name, phase="load")
+    reader = open_reader(ctx.workspace, ctx.models, tool)
+    origin = reader.origin()
+    source = dataset.store.source(origin.tool, origin.version, origin.settings, policy=origin.policy)
+    if isinstance(tool, OnnxTool):
+        source = replace(source, policy=_moved(ctx, dataset, source, tool))
+    after = "none" if isinstance(tool, OnnxTool) else tool.replace
+    results = Results(dataset, source.id, f"{reader.title}", after)
+    return _Tool(tool, reader, source, results, set() if settings.overwrite else known_to(dataset, source.id))
+
+
+def _moved(ctx: JobContext, dataset: Dataset, source: Source, tool: OnnxTool) -> Policy:
+    """The source's policy with what this run says of it."""
     wanted = replace(
         source.policy,
-        thresholds={**source.policy.thresholds, **settings.thresholds},
-        mcut=source.policy.mcut if settings.mcut is None else settings.mcut,
+        thresholds={**source.policy.thresholds, **tool.thresholds},
+        mcut=source.policy.mcut if tool.mcut is None else tool.mcut,
+        weight=source.policy.weight if tool.weight is None else tool.weight,
+        subtracts=source.policy.subtracts if tool.subtracts is None else tool.subtracts,
     )
-    dataset.store.set_policy(source.id, wanted, f"Thresholds of {installed.name}")
-    if settings.keep:
-        installed.keep(wanted.thresholds, wanted.mcut)
-    return source
+    dataset.store.set_policy(source.id, wanted, f"Thresholds of {source.tool.removeprefix(TAGGER)}")
+    if tool.keep:
+        tagger(ctx.workspace, tool.tagger).keep(wanted.thresholds, wanted.mcut)
+    return wanted
 
 
-def _chosen(dataset: Dataset, settings: TagSettings, source: Source, done: _Run) -> list[Picture]:
-    pictures = dataset.store.pictures()
-    if settings.pictures is not None:
-        wanted = set(settings.pictures)
-        pictures = [picture for picture in pictures if picture.id in wanted]
-    if settings.overwrite:
-        return pictures
-    known = dataset.store.read_by(source.id)
-    left = [picture for picture in pictures if picture.id not in known]
-    done.skipped = len(pictures) - len(left)
-    return left
-
-
-def _tag(
+def _pass(
     ctx: JobContext,
     settings: TagSettings,
     dataset: Dataset,
-    installed: InstalledTagger,
-    model: Contract,
-    source: int,
-    pictures: list[Picture],
-    done: _Run,
+    tools: Sequence[_Tool],
+    ids: Sequence[int],
+    problems: dict[str, dict[str, Any]],
 ) -> None:
-    threads = settings.threads or min(8, max(2, os.cpu_count() or 2))
-    seen = 0
-    if not pictures:
-        ctx.progress(0, 0, installed.name, phase="tag")
+    left = [id for id in ids if any(id not in tool.known for tool in tools)]
+    for tool in tools:
+        tool.skipped = sum(id in tool.known for id in ids)
+        tool.started = time.monotonic()
+    title = " + ".join(tool.reader.title for tool in tools)
+    if not left:
+        ctx.progress(0, 0, title, phase="tag")
         return
-    ref = ctx.models.add(model_spec(installed))
-    done.started = time.monotonic()
-    with _Decoder(dataset, model, threads, ahead=max(2 * settings.batch_size, threads)) as decoder:
-        for part in decoder.batches(pictures, settings.batch_size):
-            good = [(picture, value) for picture, value in part if isinstance(value, np.ndarray)]
-            for picture, value in part:
-                if isinstance(value, PictureError):
-                    _list_problem(dataset, picture, value, done)
-            if good:
-                found, done.provider = _read(ctx, ref, model, [value for _, value in good])
-                refuse_broken(model, found, [picture.name for picture, _ in good])
-                dataset.store.add_readings(
-                    source,
-                    {p.id: reading(row, model.words, settings.floor) for (p, _), row in zip(good, found, strict=True)},
-                )
-            done.tagged += len(good)
-            seen += len(part)
-            text = f"{installed.name} · {done.provider}"
-            ctx.progress(seen, len(pictures), text, phase="tag", pictures_per_second=round(done.rate, 2))
-            ctx.checkpoint()
+    words = Words(dataset, any(tool.reader.wants_words for tool in tools))
+    about: dict[int, About] = {}
+
+    def pictures() -> Iterator[Picture]:
+        before: dict[int, About] = {}
+        for chunk in chunks(dataset, left):
+            now = words.about(chunk)
+            about.clear()
+            about.update(before | now)  # some of the chunk before are still on their way
+            before = now
+            yield from chunk
+
+    size = max(tool.reader.batch_size for tool in tools)
+    threads = decoding_threads(settings.threads)
+    readers = [tool.reader for tool in tools]
+    seen = 0
+    try:
+        with Decoder(dataset, readers, threads, ahead=size + max(size, 2 * threads)) as decoder:
+            for part in _batches(decoder.each(pictures(), lambda: ctx.cancelled), size):
+                good: list[tuple[Picture, list[Any]]] = []
+                for picture, value in part:
+                    if isinstance(value, PictureError):
+                        _list_problem(dataset, picture, value, problems)
+                    else:
+                        good.append((picture, value))
+                for place, tool in enumerate(tools):
+                    _read(dataset, tool, [(p, v[place]) for p, v in good if p.id not in tool.known], about, problems)
+                seen += len(part)
+                where = ", ".join(dict.fromkeys(tool.reader.provider for tool in tools if tool.reader.provider))
+                rate = round(seen / max(1e-6, time.monotonic() - tools[0].started), 2)
+                ctx.progress(seen, len(left), f"{title} · {where}", phase="tag", pictures_per_second=rate)
+                ctx.checkpoint()
+    finally:
+        for tool in tools:
+            tool.results.flush()
+            tool.reader.close()
 
 
-def _read(ctx: JobContext, ref: ModelRef, model: Contract, values: list[np.ndarray]) -> tuple[np.ndarray, str]:
-    with ctx.models.lease(ref, working=working_bytes(model, len(values))) as leased:
-        session: Session = leased[ref]
-        return scores(session, model, values), session.provider
+def _read(
+    dataset: Dataset,
+    tool: _Tool,
+    good: Sequence[tuple[Picture, Any]],
+    about: dict[int, About],
+    problems: dict[str, dict[str, Any]],
+) -> None:
+    size = tool.reader.batch_size
+    for start in range(0, len(good), size):
+        part = good[start : start + size]
+        found: Sequence[Found] = tool.reader.read([value for _, value in part], [about[p.id] for p, _ in part])
+        refused = tool.results.add({picture: one for (picture, _), one in zip(part, found, strict=True)})
+        for picture, error in refused.items():
+            problems[picture.path] = error.to_json()
+        tool.tagged += len(part) - len(refused)
+        tool.refused += len(refused)
+        if refused and not tool.tagged:
+            raise next(iter(refused.values()))  # nothing works: it is the tool, not the pictures
 
 
-def _list_problem(dataset: Dataset, picture: Picture, error: PictureError, done: _Run) -> None:
-    done.problems[picture.path] = error.to_json()
+def _batches(
+    items: Iterator[tuple[Picture, list[Any] | PictureError]], size: int
+) -> Iterator[list[tuple[Picture, list[Any] | PictureError]]]:
+    part: list[tuple[Picture, list[Any] | PictureError]] = []
+    for item in items:
+        part.append(item)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _list_problem(dataset: Dataset, picture: Picture, error: EaselError, problems: dict[str, dict[str, Any]]) -> None:
+    problems[picture.path] = error.to_json()
     if not isinstance(error, PictureGone):
         dataset.store.set_problem(picture.path, error.to_json())
-
-
-class _Decoder:
-    """Pictures decoded by threads ahead of the model, in order, never more than `ahead` at once."""
-
-    def __init__(self, dataset: Dataset, model: Contract, threads: int, ahead: int) -> None:
-        self._dataset, self._model, self._ahead = dataset, model, ahead
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-
-    def __enter__(self) -> _Decoder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def batches(
-        self, pictures: Sequence[Picture], size: int
-    ) -> Iterator[list[tuple[Picture, np.ndarray | PictureError]]]:
-        waiting: deque[Future[np.ndarray | PictureError]] = deque()
-        sent = 0
-        for start in range(0, len(pictures), size):
-            part = pictures[start : start + size]
-            while sent < len(pictures) and len(waiting) < self._ahead + size:
-                waiting.append(self._pool.submit(self._decode, pictures[sent]))
-                sent += 1
-            yield [(picture, waiting.popleft().result()) for picture in part]
-
-    def _decode(self, picture: Picture) -> np.ndarray | PictureError:
-        error: PictureError = PictureGone(name=picture.path)
-        for path in picture.paths:  # any of the files with this content will do
-            try:
-                return load(self._dataset.path(path), self._model.spec.pixels, self._model.size)
-            except PictureError as problem:
-                error = problem
-        return error

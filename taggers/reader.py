@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from engine.dataset.records import Policy, Reading
+from engine.errors import EaselError
 from taggers.tool import About, Answer
 
 
@@ -25,11 +26,18 @@ class Origin:
     policy: Policy
 
 
+Found = Reading | Answer | EaselError
+
+
 class Reader(Protocol):
     title: str
     batch_size: int
-    at_least: int | None  # a picture may be decoded down to twice this many pixels; None needs all of it
     wants_words: bool  # whether `read` uses the pictures' own words
+
+    @property
+    def at_least(self) -> int | None:
+        """A picture may be decoded down to twice this many pixels; None needs all of it."""
+        ...
 
     @property
     def provider(self) -> str:
@@ -42,8 +50,8 @@ class Reader(Protocol):
         """An RGB picture as `read` wants it. Called from several threads at once."""
         ...
 
-    def read(self, prepared: Sequence[Any], about: Sequence[About]) -> Sequence[Reading | Answer]:
-        """A batch, in order. Raises typed errors; a picture that alone can't be read is no business of a batch."""
+    def read(self, prepared: Sequence[Any], about: Sequence[About]) -> Sequence[Found]:
+        """A batch, in order. Raises typed errors; one that is the picture's alone is given in its place."""
         ...
 
     def close(self) -> None: ...

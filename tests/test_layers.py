@@ -48,6 +48,8 @@ TORCH_FREE = (
     "engine.weights.header",
     "engine.weights.identify",
     "engine.workflows",
+    "taggers.catalogue",
+    "taggers.results",
     "taggers.rules",
     "taggers.settings",
     "taggers.presets",

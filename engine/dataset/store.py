@@ -40,6 +40,21 @@ class Store(Tables):
             self._set_meta("edited", revision)
             return Event(int(cursor.lastrowid or 0), now, title, "done")
 
+    def grow(self, event: Event | None, title: str, make: Callable[[], Changes]) -> Event | None:
+        """As `edit`, but part of `event` where that is the newest edit: a long run is one entry of the undo list."""
+        with self.writing():
+            changes = make()
+            newest = self.rows("SELECT seq, state, changes FROM events ORDER BY seq DESC LIMIT 1")
+            if not changes or event is None or not newest or newest[0][:2] != (event.seq, "done"):
+                return self.edit(title, lambda: changes) or event
+            self._apply(changes, after=True)
+            before = json.loads(zlib.decompress(newest[0][2]))
+            whole = {name: [*before.get(name, ()), *rows] for name, rows in vars(changes).items()}
+            packed = zlib.compress(json.dumps(whole).encode(), 1)
+            self._db.execute("UPDATE events SET changes=? WHERE seq=?", (packed, event.seq))
+            self._set_meta("edited", self.revision())
+            return event
+
     def undo(self) -> Event | None:
         """Take the newest edit back. None when there is nothing to undo."""
         return self._step("done", "undone", "DESC", after=False)

@@ -20,6 +20,7 @@ class Context:
     """A JobContext that keeps what it is told and can cancel after some checkpoints."""
 
     job_id = "test"
+    cancelled = False
 
     def __init__(self, workspace: Workspace, cancel_after: int | None = None) -> None:
         self.workspace = workspace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 
 THRESHOLDS = (20_000, 20, 20)  # a prompt of 5,000 nodes is 20,000 containers, all of them needed
 
@@ -13,3 +14,19 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
+
+
+class Collector:
+    """Full collections between jobs, not too often: results that hang together in circles hold tensors."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        self._every = every
+        self._last = time.monotonic()
+
+    def after_job(self) -> bool:
+        """Collect if it is time. True when it did."""
+        if time.monotonic() - self._last < self._every:
+            return False
+        gc.collect()
+        self._last = time.monotonic()
+        return True

@@ -57,8 +57,12 @@ def routes(app: App) -> list[BaseRoute]:
         rows = app.jobs.events_since(int(since) if since.isdecimal() and len(since) < 18 else 0)
         return JSONResponse([dataclasses.asdict(row) for row in rows])
 
+    async def caches(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(app.supervisor.request, "caches", {}, 10.0))
+
     return [
         Route("/studio/status", status),
+        Route("/studio/caches", caches),
         Route("/studio/jobs", jobs, methods=["GET", "POST"]),
         Route("/studio/jobs/{job_id}", one_job),
         Route("/studio/jobs/{job_id}/{action}", act, methods=["POST"]),

@@ -89,7 +89,7 @@ def _worker_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", metavar="auto|cuda:N|cpu", help="what the worker computes on")
     command.add_argument("--output", type=Path, metavar="DIR", help="folder for pictures")
     command.add_argument("--extra-model-paths", type=Path, metavar="FILE", help="a ComfyUI extra_model_paths.yaml")
-    command.add_argument("--cache", metavar="none|classic|lru:N|ram", help="which results of nodes are kept")
+    command.add_argument("--cache", metavar="none|classic|lru:N|ram[:GB]", help="which results of nodes are kept")
 
 
 def _default_workspace() -> Path:

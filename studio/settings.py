@@ -11,7 +11,7 @@ from engine.settings import checked, read_toml
 from engine.workspace import Workspace
 
 DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:\d+)?)$"
-CACHE_PATTERN = r"^(none|classic|lru:[1-9]\d*|ram)$"
+CACHE_PATTERN = r"^(none|classic|lru:[1-9]\d*|ram(:\d+(\.\d+)?)?)$"
 
 
 class Section(BaseModel):
@@ -67,7 +67,12 @@ class StudioSettings(Section):
     ] = "auto"
     device: Annotated[str, Field(pattern=DEVICE_PATTERN, description="auto, cpu, mps or cuda:N.")] = "auto"
     cache: Annotated[
-        str, Field(pattern=CACHE_PATTERN, description="Results of nodes that are kept: none, classic, lru:N or ram.")
+        str,
+        Field(
+            pattern=CACHE_PATTERN,
+            description="Results of nodes that are kept: none, classic (of the last workflow), lru:N (the last N), "
+            "or ram (all, while the machine has memory to spare; ram:N keeps N GiB free).",
+        ),
     ] = "classic"
     extra_model_paths: Annotated[Path | None, Field(description="A ComfyUI extra_model_paths.yaml.")] = None
     output: Annotated[Path | None, Field(description="Folder for pictures instead of the workspace's output/.")] = None

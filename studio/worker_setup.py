@@ -45,13 +45,17 @@ def setup(worker: WorkerHandle) -> None:
 
     def free(payload: dict[str, Any]) -> dict[str, Any]:
         """POST /free: what is leased stays, so this is safe beside a running job."""
-        if Executors in worker.kept:
+        if payload.get("free_memory") and Executors in worker.kept:
             worker.kept[Executors].forget()
         return {"freed": manager.trim()} if payload.get("unload_models") or payload.get("free_memory") else {}
+
+    def caches(payload: dict[str, Any]) -> dict[str, Any]:
+        return worker.kept[Executors].dump() if Executors in worker.kept else {}
 
     worker.handlers["snapshot"] = lambda _: {**manager.snapshot(), "torch": torch.__version__}
     worker.handlers["validate_inputs"] = lambda payload: answer_checks(registry, worker.workspace, payload)
     worker.handlers["free"] = free
+    worker.handlers["caches"] = caches
     if packs is not None:
         worker.handlers["custom_nodes"] = packs
 

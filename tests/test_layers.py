@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 OURS = ("studio", "tabs", "engine", "taggers", "trainers", "configs")
 # Inside engine, upward only. Files of one row may use each other.
 LAYERS = (
-    ("errors", "collecting"),
+    ("errors", "collecting", "host_memory"),
     ("settings", "progress", "workspace"),
     ("jobs",),
     ("graph",),
@@ -39,6 +39,7 @@ HEAVY = ("torch", "transformers", "diffusers", "peft", "accelerate", "onnxruntim
 TORCH_FREE = (
     "engine.errors",
     "engine.collecting",
+    "engine.host_memory",
     "engine.settings",
     "engine.progress",
     "engine.workspace",

@@ -1,8 +1,8 @@
 """Results kept between prompts, by signature: what a node is, its constants and the signatures it hangs on.
 
 A signature says nothing of node ids, so that a renumbered or extended workflow finds what was computed before.
-Strategies: none (a run holds results only until they are used), classic (what the last prompt had), LRU by entries or
-by bytes. The entries of the prompt that runs are never dropped.
+Here: none (a run holds results only until they are used), classic (what the last prompt had), LRU by entries. By bytes:
+engine/graph/ram_cache.py. The entries of the prompt that runs are never dropped.
 """
 
 from __future__ import annotations
@@ -11,25 +11,20 @@ import hashlib
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engine.errors import InputError
 from engine.graph.registry import NodeType
-
-
-class UnknownCacheStrategy(InputError):
-    en = "There is no cache strategy '{name}'. Use none, classic, lru:N (entries) or ram:GIGABYTES."
-    zh = "没有名为“{name}”的缓存策略。可用：none、classic、lru:N（条目数）或 ram:GB 数。"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a node gave: one list per output, and what it shows."""
+    """What a node gave: one list per output, and what it shows. `source` is its type, for who looks into a cache."""
 
     outputs: list[list[Any]]
     ui: dict[str, Any] | None = None
+    source: str = ""
 
 
 class Cache(Protocol):
@@ -49,6 +44,10 @@ class Cache(Protocol):
 
     def clear(self) -> None: ...
 
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """(signature, entry) of all that is held, for those who look into it."""
+        ...
+
 
 class NoCache:
     holds_run = False
@@ -64,6 +63,9 @@ class NoCache:
 
     def clear(self) -> None:
         pass
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        return iter(())
 
 
 class ClassicCache:
@@ -98,27 +100,21 @@ class ClassicCache:
         self._entries.clear()
         self._owned.clear()
 
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        return iter(list(self._entries.items()))
+
     def __len__(self) -> int:
         return len(self._entries)
 
 
 class LruCache:
-    """Holds entries of several prompts; the least recently used go first when there are too many or they are too big.
-    `measure` gives the bytes of an entry (torch is not known here)."""
+    """Holds entries of several prompts; the least recently used go first when there are too many."""
 
     holds_run = True
 
-    def __init__(
-        self,
-        max_entries: int | None = None,
-        max_bytes: int | None = None,
-        measure: Callable[[Entry], int] = lambda entry: 0,
-    ) -> None:
+    def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._measure = measure
-        self._entries: OrderedDict[str, tuple[Entry, int, int]] = OrderedDict()  # entry, bytes, run it was used in
-        self._bytes = 0
+        self._entries: OrderedDict[str, tuple[Entry, int]] = OrderedDict()  # entry, run it was used in
         self._run = 0
 
     def begin(self, wanted: Collection[str]) -> None:
@@ -131,54 +127,30 @@ class LruCache:
         found = self._entries.get(signature)
         if found is None:
             return None
-        self._entries[signature] = (found[0], found[1], self._run)
+        self._entries[signature] = (found[0], self._run)
         self._entries.move_to_end(signature)
         return found[0]
 
     def put(self, signature: str, entry: Entry, owner: str | None = None) -> None:
-        if signature in self._entries:
-            self._bytes -= self._entries.pop(signature)[1]
-        size = self._measure(entry)
-        self._entries[signature] = (entry, size, self._run)
-        self._bytes += size
+        self._entries[signature] = (entry, self._run)
+        self._entries.move_to_end(signature)
         self._trim()
 
     def clear(self) -> None:
         self._entries.clear()
-        self._bytes = 0
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        return iter([(signature, entry) for signature, (entry, _) in self._entries.items()])
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def _trim(self) -> None:
-        while self._entries and self._too_much():
-            _, size, run = next(iter(self._entries.values()))
+        while len(self._entries) > self._max_entries:
+            _, run = next(iter(self._entries.values()))
             if run == self._run:
                 return
             self._entries.popitem(last=False)
-            self._bytes -= size
-
-    def _too_much(self) -> bool:
-        too_many = self._max_entries is not None and len(self._entries) > self._max_entries
-        return too_many or (self._max_bytes is not None and self._bytes > self._max_bytes)
-
-
-def cache_for(strategy: str, measure: Callable[[Entry], int] = lambda entry: 0) -> Cache:
-    """`none`, `classic`, `lru:N` or `ram:GIGABYTES`."""
-    name, _, amount = strategy.partition(":")
-    try:
-        match name:
-            case "none" if not amount:
-                return NoCache()
-            case "classic" if not amount:
-                return ClassicCache()
-            case "lru" if int(amount) > 0:
-                return LruCache(max_entries=int(amount))
-            case "ram" if float(amount) > 0:
-                return LruCache(max_bytes=int(float(amount) * 2**30), measure=measure)
-    except ValueError:
-        pass
-    raise UnknownCacheStrategy(name=strategy)
 
 
 def signature(

@@ -51,3 +51,21 @@ class BadResult(GraphError):
 class NotLazy(GraphError):
     en = "check_lazy of {class_type} asks for '{name}', which is not an input linked in this prompt."
     zh = "{class_type} 的 check_lazy 请求了“{name}”，但它不是此工作流中已连接的输入。"
+
+
+class OutOfMemory(GraphError):
+    """What a device's own error lacks: what to do."""
+
+    en = (
+        "{reason} Make the picture or the batch smaller, stop what else uses the device, or leave it less to hold: "
+        "memory.cap_gb in studio.toml. Models that were idle have been taken off it."
+    )
+    zh = (
+        "{reason} 请减小图片尺寸或批量，停止占用该设备的其他任务，"
+        "或在 studio.toml 中调低 memory.cap_gb。空闲的模型已从设备中移出。"
+    )
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Torch's error, by name: no torch here."""
+    return type(error).__name__ in ("OutOfMemoryError", "MemoryError")

@@ -21,7 +21,7 @@ from engine.graph.cache import Cache, Entry
 from engine.graph.calls import Call, Values, blocker_in, call_of, mapped, merged, merged_ui, shown_inputs
 from engine.graph.context import CallContext, RunContext
 from engine.graph.dynprompt import DynPrompt
-from engine.graph.errors import DependencyCycle, MissingSlot, NodeFailed, NotLazy
+from engine.graph.errors import DependencyCycle, MissingSlot, NodeFailed, NotLazy, OutOfMemory, is_out_of_memory
 from engine.graph.node import Blocker
 from engine.graph.order import RunOrder
 from engine.graph.plan import Node, Plan
@@ -64,7 +64,7 @@ class Executor:
     def run(self, prompt: Mapping[str, Any], ctx: RunContext, outputs: Sequence[str], listener: Listener) -> Outcome:
         """Run the `outputs` of a validated prompt and what they need. Errors of nodes and interrupts are in the
         Outcome, not raised."""
-        self.bound = {key: call for key, call in self.bound.items() if key[0] in prompt}
+        self.bound = {key: bound for key, bound in self.bound.items() if key[0].partition(".")[0] in prompt}
         execution = _Execution(self, prompt, ctx, listener)
         with self._guard():
             return execution.run(outputs)
@@ -248,7 +248,7 @@ class _Execution:
 
     def _store(self, node: Node, calls: Sequence[Call]) -> None:
         outputs = merged(node.type, calls, lambda link: self._output(node, link[0], int(link[1])))
-        node.entry = Entry(outputs, merged_ui(calls))
+        node.entry = Entry(outputs, merged_ui(calls), node.type.name)
         if node.cacheable:
             self.cache.put(node.signature, node.entry, owner=node.parent.key if node.parent else None)
         self.executed[node.id] = None
@@ -308,7 +308,8 @@ class _Execution:
         self._tell("executed", node=node.id, display_node=node.display, output=entry.ui)
 
     def _fail(self, node: Node | None, error: Exception) -> None:
-        told = describe(error)
+        advice = OutOfMemory(reason=f"{str(error) or type(error).__name__}.") if is_out_of_memory(error) else None
+        told = describe(advice or error)
         place = self._place(node)
         if node:
             self.board.finish(node.id, "error")
@@ -323,7 +324,7 @@ class _Execution:
         self._end(
             "execution_error",
             **place,
-            exception_message=error.text("en") if isinstance(error, EaselError) else str(error),
+            exception_message=told["en"] if isinstance(advice or error, EaselError) else str(error),
             exception_type=_full_name(type(error)),
             traceback=traceback.format_tb(error.__traceback__),
             current_inputs=shown_inputs(node.values if node else None),

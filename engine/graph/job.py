@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import GraphError
-from engine.graph.cache import Entry, NoCache, cache_for
+from engine.graph.cache import NoCache
 from engine.graph.catalogue import Catalogue
 from engine.graph.context import RunContext
 from engine.graph.draft import drafted
+from engine.graph.errors import is_out_of_memory
 from engine.graph.executor import Executor
 from engine.graph.registry import Registry, WholeHook, call_hook
+from engine.graph.strategies import cache_for, dump
 from engine.graph.validation import CustomCheck, validate
 
 if TYPE_CHECKING:
@@ -73,9 +75,7 @@ class Executors:
 
         self._registry = registry
         self._no_grad = torch.no_grad
-        self._idle = {
-            draft: Executor(registry, cache_for(options.cache, entry_bytes), torch.no_grad) for draft in (False, True)
-        }
+        self._idle = {draft: Executor(registry, cache_for(options.cache), torch.no_grad) for draft in (False, True)}
 
     @contextmanager
     def one(self, draft: bool) -> Iterator[Executor]:
@@ -93,6 +93,11 @@ class Executors:
         for executor in self._idle.values():
             executor.cache.clear()
             executor.bound.clear()
+
+    def dump(self) -> dict[str, Any]:
+        """What is kept between prompts, for whoever looks for the memory; not what a running prompt uses."""
+        names = {False: "finals", True: "drafts"}
+        return {names[draft]: dump(executor.cache) for draft, executor in self._idle.items()}
 
 
 def run(ctx: JobContext, settings: GenerateSettings) -> dict[str, Any]:
@@ -120,6 +125,8 @@ def run(ctx: JobContext, settings: GenerateSettings) -> dict[str, Any]:
         outcome = executor.run(prompt, run_context, outputs, _Listener(ctx, prompt, registry))
     result = outcome.to_json()
     if outcome.error is not None:
+        if is_out_of_memory(outcome.error.__cause__):
+            ctx.models.trim()
         outcome.error.result = result  # type: ignore[attr-defined]
         raise outcome.error
     return result
@@ -134,21 +141,6 @@ def answer_checks(registry: Registry, workspace: Workspace, payload: Mapping[str
     """The worker's handler "validate_inputs": {"checks": [...]} -> {"answers": [...]}."""
     checks = [CustomCheck(**check) for check in payload["checks"]]
     return {"answers": custom_checks(registry, workspace, checks)}
-
-
-def entry_bytes(entry: Entry) -> int:
-    """Bytes of the tensors in a result, found by their `nbytes`."""
-    total, stack = 0, list[Any](entry.outputs)
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            stack.extend(value.values())
-        elif isinstance(value, list | tuple):
-            stack.extend(value)
-        else:
-            size = getattr(value, "nbytes", 0)
-            total += size if isinstance(size, int) else 0
-    return total
 
 
 class _Listener:

@@ -89,10 +89,12 @@ class Worker:
         threading.Thread(target=self._answer, name="control", daemon=True).start()
         collecting.settle()
         self.pipe.send({"t": "ready", "pid": os.getpid()})
+        collector = collecting.Collector()
         while not self.stopping:
             job = self.take(above=None, host="")
             if job is not None:
                 self.run(job, host=None)
+                collector.after_job()
         return 0
 
     # ---- running jobs (main thread) ----

@@ -7,12 +7,11 @@ more than its capacity, so that the whole layer is tested without a GPU.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Literal, Protocol
 
-import psutil
 import torch
 
+from engine import host_memory
 from engine.errors import DeviceError
 
 GIB = 1 << 30
@@ -67,10 +66,10 @@ class CpuDevice:
         self.torch = torch.device("cpu")
 
     def total(self) -> int:
-        return min(psutil.virtual_memory().total, _cgroup_limit())
+        return host_memory.total()
 
     def free(self) -> int:
-        return max(0, min(psutil.virtual_memory().available, _cgroup_limit() - _cgroup_used()))
+        return host_memory.available()
 
     def allocated(self, resident: int) -> int:
         return resident
@@ -198,23 +197,3 @@ def open_device(name: str = "auto") -> Device:
         return CudaDevice(int(index or 0))
     known = ["cpu", *(f"cuda:{i}" for i in range(count)), *(["mps"] if mps else [])]
     raise UnknownDevice(name=name, known=", ".join(known))
-
-
-def _cgroup_limit() -> int:
-    """Bytes this container may use; /proc shows the whole machine."""
-    text = _read("/sys/fs/cgroup/memory.max") or _read("/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    return int(text) if text.isdigit() else 1 << 62
-
-
-def _cgroup_used() -> int:
-    text = _read("/sys/fs/cgroup/memory.current") or _read("/sys/fs/cgroup/memory/memory.usage_in_bytes")
-    cached = _read("/sys/fs/cgroup/memory.stat")
-    inactive = next((int(line.split()[1]) for line in cached.splitlines() if line.startswith("inactive_file ")), 0)
-    return max(0, int(text) - inactive) if text.isdigit() else 0
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""

@@ -182,14 +182,6 @@ def test_lru_remembers_older_prompts():
     assert runner.ran() == ["9"]
 
 
-def test_lru_by_bytes_drops_the_oldest():
-    cache = LruCache(max_bytes=10, measure=lambda entry: 4)
-    runner = Runner(cache)
-    for value in range(5):
-        runner.run({"1": {"Show": {"value": value}}})
-    assert len(cache) == 2
-
-
 def test_without_a_cache_everything_runs_and_nothing_is_held():
     runner = Runner(NoCache())
     runner.run(PAIR)

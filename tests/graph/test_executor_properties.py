@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.graph.cache import Cache, ClassicCache, LruCache, NoCache
+from engine.graph.ram_cache import CHECK_BYTES, RamCache
 from tests.graph.graph_toys import Runner
 
 KINDS = ("Const", "Add", "Switch", "Range", "Total", "Expand", "ExpandSome", "Wait", "Show")
@@ -82,7 +83,12 @@ def expected(prompt: Prompt) -> dict[str, list[str]]:
     }
 
 
-CACHES = {"none": NoCache, "classic": ClassicCache, "lru": lambda: LruCache(max_entries=6)}
+CACHES = {
+    "none": NoCache,
+    "classic": ClassicCache,
+    "lru": lambda: LruCache(max_entries=6),
+    "ram": lambda: RamCache(headroom=1, measure=lambda entry: CHECK_BYTES, available=lambda: 0),
+}
 
 
 @settings(max_examples=150, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +35,11 @@ def nested(ctx: NodeContext) -> tuple[int]:
 def grad_mode(ctx: NodeContext) -> tuple[str]:
     made = torch.ones(1)
     return (f"grad={torch.is_grad_enabled()} inference={made.is_inference()}",)
+
+
+@node("NoMemory", category="toys", outputs=[Out("INT")])
+def no_memory(ctx: NodeContext) -> tuple[int]:
+    raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB")
 
 
 class JobContext:
@@ -78,6 +84,7 @@ def registry() -> Registry:
         found.add_type(graph_toys.registry()[name])
     found.add(nested)
     found.add(grad_mode)
+    found.add(no_memory)
     return found
 
 
@@ -141,6 +148,22 @@ def test_a_failing_node_fails_the_job_with_what_there_was(ctx):
     assert caught.value.result["outputs"] == {"1": {"text": ["1"]}}
     assert caught.value.result["messages"][-1][0] == "execution_error"
     assert "ValueError" in caught.value.text("zh")
+
+
+def test_out_of_memory_frees_the_device_and_says_what_to_do(ctx):
+    freed = []
+    ctx.models = SimpleNamespace(trim=lambda: freed.append(True))
+    with pytest.raises(NodeFailed, match="Tried to allocate 20.00 GiB. Make the picture or the batch smaller"):
+        ctx.run(nodes(n1=("NoMemory", {}), n2=("Show", {"value": ["1", 0]})), outputs=["2"])
+    assert freed == [True]
+    (told,) = [data for event, data in ctx.events if event == "execution_error"]
+    assert told["exception_type"] == "torch.OutOfMemoryError" and "Make the picture" in told["exception_message"]
+
+
+def test_what_is_kept_can_be_looked_into(ctx):
+    ctx.run(PAIR, outputs=["2"])
+    found = ctx.kept[Executors].dump()
+    assert found["finals"]["entries"] == 2 and found["drafts"]["entries"] == 0
 
 
 def test_an_interrupt_is_passed_on_and_the_next_prompt_runs(ctx):

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from engine.graph.cache import cache_for
 from engine.graph.catalogue import Catalogue
 from engine.graph.executor import Executor, RunContext
 from engine.graph.registry import Registry
+from engine.graph.strategies import cache_for
 from engine.graph.validation import validate
 from engine.models.device import open_device
 from engine.models.manager import ModelManager

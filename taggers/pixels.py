@@ -38,18 +38,31 @@ def fitted(image: Image.Image, pixels: Pixels, size: int) -> Image.Image:
 
 def batch(arrays: Sequence[np.ndarray], pixels: Pixels) -> np.ndarray:
     """Pictures of `load` as one float32 array, (n, size, size, 3) or (n, 3, size, size)."""
-    values = np.stack(arrays)
-    if pixels.channels == "BGR":
-        values = values[..., ::-1]
-    values = values.astype(np.float32)
-    if pixels.mean is not None and pixels.std is not None:
-        # per channel in the model's own order
-        values /= 255.0
-        values -= np.array(pixels.mean, np.float32)
-        values /= np.array(pixels.std, np.float32)
-    if pixels.layout == "NCHW":
-        values = values.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(values)
+    size = arrays[0].shape[0]
+    order = (2, 1, 0) if pixels.channels == "BGR" else (0, 1, 2)
+    first = pixels.layout == "NCHW"
+    values = np.empty((len(arrays), 3, size, size) if first else (len(arrays), size, size, 3), np.float32)
+    tables = _tables(pixels)
+    # a plane at a time, cast on the way: nothing is copied twice
+    for row, array in zip(values, arrays, strict=True):
+        for place, channel in enumerate(order):
+            plane = row[place] if first else row[..., place]
+            if tables is None:
+                plane[...] = array[..., channel]
+            elif first:
+                np.take(tables[place], array[..., channel], out=plane, mode="clip")
+            else:
+                plane[...] = tables[place][array[..., channel]]
+    return values
+
+
+def _tables(pixels: Pixels) -> np.ndarray | None:
+    """What each of the 256 values of a channel becomes, (3, 256) in the model's own order of channels."""
+    if pixels.mean is None or pixels.std is None:
+        return None
+    shares = np.arange(256, dtype=np.float32)[None] / np.float32(255.0)
+    mean, std = (np.array(of, np.float32)[:, None] for of in (pixels.mean, pixels.std))
+    return (shares - mean) / std
 
 
 def _squared(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:

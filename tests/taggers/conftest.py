@@ -22,7 +22,8 @@ class Context:
     job_id = "test"
     cancelled = False
 
-    def __init__(self, workspace: Workspace, cancel_after: int | None = None) -> None:
+    def __init__(self, workspace: Workspace, cancel_after: int | None = None, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.workspace = workspace
         self.models = ModelManager(CpuDevice())
         self.told: list[tuple[int, int, str, str, dict[str, float]]] = []
@@ -31,6 +32,8 @@ class Context:
         self.between: Callable[[], None] = lambda: None
 
     def progress(self, step: int, total: int, text: str = "", *, phase: str = "", **metrics: float) -> None:
+        if self.quiet:
+            return
         self.told.append((step, total, text, phase, metrics))
 
     def checkpoint(self, save: Any = None) -> None:

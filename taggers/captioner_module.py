@@ -19,6 +19,7 @@ from engine.models.device import Device
 from engine.models.loaded import Loaded, OpaqueModel, TorchModel
 from engine.models.manager import ModelSpec
 from taggers.folder import ModelFolder, first_line
+from taggers.similarity import SimilarityTool
 from taggers.tool import SampledTool
 
 # transformers matches these from the start of a layer's full name; a bare "vision_tower" would match nothing
@@ -68,7 +69,7 @@ class Source:
     weights: Mapping[str, Tensor] | None = None
 
 
-def captioner_spec(folder: ModelFolder, tool: SampledTool, source: Any) -> ModelSpec:
+def captioner_spec(folder: ModelFolder, tool: SampledTool | SimilarityTool, source: Any) -> ModelSpec:
     """The captioner for the model manager. `source()` gives its Source; it is called when it is loaded."""
     stored = folder.nbytes()
     size = {"none": 1.0, "int8": 0.6, "nf4": 0.4}[tool.quantise]
@@ -81,7 +82,7 @@ def captioner_spec(folder: ModelFolder, tool: SampledTool, source: Any) -> Model
     )
 
 
-def dtype_for(tool: SampledTool, device: Device) -> torch.dtype:
+def dtype_for(tool: SampledTool | SimilarityTool, device: Device) -> torch.dtype:
     if tool.dtype != "auto":
         return getattr(torch, tool.dtype)
     if device.kind in ("cpu", "fake"):
@@ -89,7 +90,7 @@ def dtype_for(tool: SampledTool, device: Device) -> torch.dtype:
     return torch.bfloat16 if device.kind == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _load(folder: ModelFolder, tool: SampledTool, source: Source, device: Device) -> Loaded:
+def _load(folder: ModelFolder, tool: SampledTool | SimilarityTool, source: Source, device: Device) -> Loaded:
     dtype = dtype_for(tool, device)
     more: dict[str, Any] = {"dtype": dtype}
     if tool.quantise != "none":

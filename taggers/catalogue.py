@@ -25,6 +25,7 @@ from taggers.minicpm import MINICPM
 from taggers.onnx_header import OnnxHeader, read_onnx_header
 from taggers.pixai import PIXAI_V09, PIXAI_V10
 from taggers.qwen_vl import QWEN_VL
+from taggers.similarity import SIMILARITY
 from taggers.spec import TaggerSpec
 from taggers.tool import CaptionerKind
 from taggers.wd import WD, WD_MODELS
@@ -32,7 +33,7 @@ from taggers.wd import WD, WD_MODELS
 TAGGERS: tuple[TaggerSpec, ...] = (*WD_MODELS, WD, PIXAI_V09, PIXAI_V10, CL_TAGGER, CAMIE, JOYTAG)
 
 
-CAPTIONERS: tuple[CaptionerKind, ...] = (FLORENCE, JOYCAPTION, QWEN_VL, MINICPM, ENDPOINT)
+CAPTIONERS: tuple[CaptionerKind, ...] = (FLORENCE, JOYCAPTION, QWEN_VL, MINICPM, ENDPOINT, SIMILARITY)
 
 
 class UnknownCaptioner(FileError):
@@ -152,6 +153,13 @@ def tagger(workspace: Workspace, name: str) -> InstalledTagger:
     )
 
 
+def all_folders(workspace: Workspace) -> list[ModelFolder]:
+    """Under models/captioners, and those of models/clip_vision with another name."""
+    own = model_folders(workspace)
+    names = {folder.name for folder in own}
+    return [*own, *(one for one in model_folders(workspace, "clip_vision") if one.name not in names)]
+
+
 def kind_of(folder: ModelFolder) -> CaptionerKind:
     """The kind of a captioner's folder, from its config.json. Raises UnknownCaptioner, BrokenFolder."""
     config = folder.config()
@@ -164,7 +172,7 @@ def kind_of(folder: ModelFolder) -> CaptionerKind:
 
 def captioner(workspace: Workspace, name: str) -> ModelFolder:
     """An installed captioner by its name."""
-    known = model_folders(workspace)
+    known = all_folders(workspace)
     for one in known:
         if one.name == name:
             return one

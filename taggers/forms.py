@@ -13,8 +13,7 @@ from pydantic.fields import FieldInfo
 from engine.errors import EaselError, InvalidSetting
 from engine.settings import checked
 from engine.workspace import Workspace
-from taggers.catalogue import CAPTIONERS, installed, kind_of
-from taggers.folder import model_folders
+from taggers.catalogue import CAPTIONERS, all_folders, installed, kind_of
 from taggers.joycaption import matrix
 from taggers.settings import Captioner
 from taggers.tool import CaptionerKind
@@ -27,7 +26,7 @@ def tool_forms(workspace: Workspace) -> list[dict[str, Any]]:
     """One entry a kind, taggers first. `models` are those on disk; one that can't be used has its `error`."""
     models: dict[str, list[dict[str, Any]]] = {kind.name: [] for kind in CAPTIONERS}
     unknown: list[dict[str, Any]] = []
-    for folder in model_folders(workspace):
+    for folder in all_folders(workspace):
         try:
             models[kind_of(folder).name].append({"name": folder.name})
         except EaselError as error:

@@ -26,6 +26,7 @@ from taggers.passes import Decoder, Words, chosen, chunks, decoding_threads
 from taggers.reader import Found, Reader
 from taggers.results import Results, known_to
 from taggers.settings import Captioner, OnnxTool, TagSettings
+from taggers.similarity import SimilarityTool
 from taggers.tool import About
 
 _MERGE = "merge"  # the key of a dataset's merge in its store
@@ -115,7 +116,8 @@ def _opened(ctx: JobContext, dataset: Dataset, tool: OnnxTool | Captioner, setti
         source = replace(source, policy=_moved(ctx, dataset, source, tool))
     after = "none" if isinstance(tool, OnnxTool) else tool.replace
     results = Results(dataset, source.id, f"{reader.title}", after)
-    return _Tool(tool, reader, source, results, set() if settings.overwrite else known_to(dataset, source.id))
+    always = settings.overwrite or isinstance(tool, SimilarityTool)  # captions change meanwhile
+    return _Tool(tool, reader, source, results, set() if always else known_to(dataset, source.id))
 
 
 def _moved(ctx: JobContext, dataset: Dataset, source: Source, tool: OnnxTool) -> Policy:

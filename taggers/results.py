@@ -14,6 +14,7 @@ from engine.dataset.records import USER, Changes, Event, Picture, Reading
 from engine.dataset.regions import Region, add_regions, regions_by
 from engine.errors import EaselError, InputError
 from taggers.reader import Found
+from taggers.similarity import SIMILARITY_TAG
 from taggers.tool import Answer
 from taggers.writing import reading_of
 
@@ -80,7 +81,9 @@ class Results:
         self.cut += answer.cut
         if answer.regions is not None:
             regions[picture.id] = answer.regions
-        if answer.tags is not None:
+        if answer.score is not None:
+            readings[picture.id] = Reading([(SIMILARITY_TAG, SIMILARITY_TAG, answer.score)])
+        elif answer.tags is not None:
             readings[picture.id] = reading_of(answer.tags)
         elif answer.text:
             self._texts[picture.id] = answer.text

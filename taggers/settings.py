@@ -12,6 +12,7 @@ from taggers.florence import FlorenceTool
 from taggers.joycaption import JoyCaptionTool
 from taggers.minicpm import MiniCpmTool
 from taggers.qwen_vl import QwenTool
+from taggers.similarity import SimilarityTool
 
 
 class _Onnx(BaseModel):
@@ -41,7 +42,7 @@ class OnnxTool(_Onnx):
     tagger: str = Field(description="Name of a tagger in models/taggers.")
 
 
-Captioner = FlorenceTool | JoyCaptionTool | QwenTool | MiniCpmTool | EndpointTool
+Captioner = FlorenceTool | JoyCaptionTool | QwenTool | MiniCpmTool | EndpointTool | SimilarityTool
 Tool = Annotated[OnnxTool | Captioner, Field(discriminator="kind")]
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.dataset.regions import Region
 
 CONTEXT = "These tags were read in the image, the surest first; use those that are right: {tags}."
+NumberType = Literal["auto", "bfloat16", "float16", "float32"]
 VARIABLES = ("tags", "characters", "caption", "name", "folder", "trigger")
 
 
@@ -33,6 +34,11 @@ def longest_answer(tokens: int) -> Any:
 def batch_of(pictures: int) -> Any:
     help, zh = "Pictures asked about at once.", "一次处理的图片数。"
     return setting(pictures, "Batch", "批量", help, zh, ge=1, le=256)
+
+
+def number_type() -> Any:
+    help, zh = "auto: float32 on the CPU, half on a GPU.", "auto：CPU 用 float32，GPU 用半精度。"
+    return setting("auto", "Number type", "数值类型", help, zh)
 
 
 class CaptionTool(BaseModel):
@@ -129,13 +135,7 @@ class SampledTool(CaptionTool):
         ge=0,
         lt=2**63,
     )
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = setting(
-        "auto",
-        "Number type",
-        "数值类型",
-        "auto: float32 on the CPU, half on a GPU.",
-        "auto：CPU 用 float32，GPU 用半精度。",
-    )
+    dtype: NumberType = number_type()
     quantise: Literal["none", "nf4", "int8"] = setting(
         "none",
         "Quantise",
@@ -173,12 +173,14 @@ def filled(template: str, about: About, most_tags: int = 40) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a captioner says of one picture. `cut`: it had not ended when the longest answer was reached."""
+    """What a captioner says of one picture. `cut`: it had not ended when the longest answer was reached. `score`: how
+    well picture and caption fit, of a model that compares them."""
 
     text: str = ""
     tags: tuple[str, ...] | None = None
     regions: tuple[Region, ...] | None = None
     cut: bool = False
+    score: float | None = None
 
 
 @dataclass(frozen=True)

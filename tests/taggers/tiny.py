@@ -273,3 +273,20 @@ def _save(folder: Path, module: Any, words: Any, pixels: Any) -> Path:
     words.save_pretrained(folder)
     pixels.save_pretrained(folder)
     return folder
+
+
+def write_siglip(folder: Path) -> Path:
+    """A SigLIP that compares pictures of 56 pixels with texts of 32 tokens."""
+    from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    words = PreTrainedTokenizerFast(tokenizer_object=_llama_tokenizer(), pad_token="<|end|>", eos_token="<|end|>")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = SiglipConfig(
+        text_config={**sizes, "vocab_size": len(words), "max_position_embeddings": 32, "projection_size": 32},
+        vision_config={**sizes, "image_size": 56, "patch_size": 14},
+    )
+    torch.manual_seed(0)
+    saved = _save(folder, SiglipModel(config), words, SiglipImageProcessorPil(size={"height": 56, "width": 56}))
+    (saved / "processor_config.json").write_text(json.dumps({"processor_class": "SiglipProcessor"}))
+    return saved

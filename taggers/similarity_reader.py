@@ -1,0 +1,75 @@
+"""CLIP or SigLIP at work: the cosine of picture and caption. It runs in the worker, on transformers' native classes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from engine.dataset.records import Policy
+from engine.models.manager import ModelManager
+from taggers.captioner_module import Source, captioner_spec
+from taggers.folder import BrokenFolder, ModelFolder, config_value, first_line
+from taggers.reader import Origin
+from taggers.similarity import SimilarityTool
+from taggers.text_files import open_processor
+from taggers.tool import About, Answer, filled
+
+
+def open_similarity(manager: ModelManager, folder: ModelFolder, tool: SimilarityTool) -> SimilarityReader:
+    return SimilarityReader(manager, folder, tool)
+
+
+class SimilarityReader:
+    wants_words = True
+
+    def __init__(self, manager: ModelManager, folder: ModelFolder, tool: SimilarityTool) -> None:
+        self._manager, self._folder, self._tool = manager, folder, tool
+        self.title, self.batch_size, self.provider = folder.name, tool.batch_size, ""
+        self.at_least = int((folder.config().get("vision_config") or {}).get("image_size") or 384)
+        self._processor = open_processor(folder)
+        self._processor.tokenizer.padding_side = "right"  # the text's last place is what counts, as in training
+        self._longest = int(config_value(folder.config(), "max_position_embeddings", default=64))
+        self._ref = manager.add(captioner_spec(folder, tool, functools.partial(_source, folder)))
+
+    def origin(self) -> Origin:
+        """Its reading is a number, not a tag: by its policy it never counts."""
+        policy = Policy(enabled=False)
+        return Origin(f"score:{self._folder.name}", self._folder.version(), self._tool.identity(), policy)
+
+    def prepare(self, image: Image.Image) -> Any:
+        """(channel, height, width)."""
+        return self._processor.image_processor(images=[image], return_tensors="pt")["pixel_values"][0]
+
+    def read(self, prepared: Sequence[Any], about: Sequence[About]) -> list[Answer]:
+        texts = [filled(self._tool.asked(), one) for one in about]
+        try:
+            words = self._processor.tokenizer(
+                texts, padding="max_length", truncation=True, max_length=self._longest, return_tensors="pt"
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise BrokenFolder(name=self._folder.name, reason=first_line(error)) from error
+        working = len(texts) * 64 * 4 * 3 * self.at_least**2
+        with self._manager.lease(self._ref, working=working) as leased, torch.no_grad():
+            module: Any = leased[self._ref]
+            self.provider = self._manager.device.name
+            pixels = torch.stack(list(prepared)).to(leased.device, module.dtype)
+            inputs = {name: value.to(leased.device) for name, value in words.items() if name != "token_type_ids"}
+            found = module(**inputs, pixel_values=pixels)
+            cosine = torch.nn.functional.cosine_similarity(found.image_embeds.float(), found.text_embeds.float())
+        # without a caption there is nothing to compare
+        values = [round(float(value), 5) for value in cosine]
+        return [Answer(score=v) if text.strip() else Answer() for v, text in zip(values, texts, strict=True)]
+
+    def close(self) -> None:
+        pass
+
+
+def _source(folder: ModelFolder) -> Source:
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(str(folder.path), local_files_only=True, trust_remote_code=False)
+    return Source(AutoModel, config)

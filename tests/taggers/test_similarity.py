@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from engine.dataset.library import Library
+from engine.dataset.query import matching
+from engine.dataset.view import View
+from taggers.job import run
+from taggers.settings import TagSettings
+from taggers.similarity import SimilarityTool
+from tests.taggers.conftest import Context, paint
+from tests.taggers.tiny import write_siglip
+
+TEXTS = ["a red card", "a green card " * 30, ""]
+
+
+def test_the_score_of_picture_and_caption_is_a_number_to_filter_by_and_no_tag(ctx: Context) -> None:
+    folder = write_siglip(ctx.workspace.models / "clip_vision" / "siglip")
+    paint(ctx.workspace.datasets / "set", a="red", b="green", c="blue")
+    with Library(ctx.workspace).open("set") as dataset:
+        from engine.dataset.pictures import scan
+
+        scan(dataset)
+        ids = [picture.id for picture in dataset.store.pictures()]
+        dataset.store.write_captions(dict(zip(ids, TEXTS, strict=True)), "edit")
+    result = run(ctx, TagSettings(dataset="set", tools=(SimilarityTool(model="siglip"),)))
+    assert (result["tagged"], result["provider"]) == (2, "CPU")
+    assert [one["code"] for one in result["problems"].values()] == ["NoAnswer"]
+
+    from transformers import SiglipModel
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    from taggers.folder import ModelFolder
+    from taggers.text_files import open_tokenizer
+
+    words, pixels = open_tokenizer(ModelFolder("s", folder)), SiglipImageProcessorPil.from_pretrained(folder)
+    with Library(ctx.workspace).open("set") as dataset:
+        view = View(dataset.store)
+        found = view.scores("similarity")
+        for place, text in enumerate(TEXTS[:2]):
+            from PIL import Image
+
+            image = Image.open(dataset.path(view.pictures()[place].path)).convert("RGB")
+            told = words([text], padding="max_length", truncation=True, max_length=32, return_tensors="pt")
+            seen = pixels(images=[image], return_tensors="pt")["pixel_values"]
+            with torch.no_grad():
+                out = SiglipModel.from_pretrained(folder)(input_ids=told["input_ids"], pixel_values=seen)
+            assert found[place] == pytest.approx(float((out.image_embeds * out.text_embeds).sum()), abs=1e-4)
+        assert np.isnan(found[2])
+        assert [list(view.tags(picture.id)) for picture in view.pictures()] == [[], [], []]
+        assert view.counts() == []
+        middle = float(found[:2].mean())
+        assert matching(view, f"score:similarity>{middle:.6f}").sum() == 1 if middle > 0 else True
+
+
+def test_a_caption_that_changed_is_compared_again(ctx: Context) -> None:
+    write_siglip(ctx.workspace.models / "captioners" / "siglip")
+    paint(ctx.workspace.datasets / "set", a="red")
+    settings = TagSettings(dataset="set", tools=(SimilarityTool(model="siglip"),))
+    scores = []
+    for text in ("one", "something else"):
+        with Library(ctx.workspace).open("set") as dataset:
+            from engine.dataset.pictures import scan
+
+            scan(dataset)
+            dataset.store.write_captions({dataset.store.pictures()[0].id: text}, "edit")
+        run(ctx, settings)
+        with Library(ctx.workspace).open("set") as dataset:
+            scores.append(float(View(dataset.store).scores("similarity")[0]))
+    assert scores[0] != scores[1]

@@ -32,6 +32,9 @@ class SimilarityReader:
         self.at_least = int((folder.config().get("vision_config") or {}).get("image_size") or 384)
         self._processor = open_processor(folder)
         self._processor.tokenizer.padding_side = "right"  # the text's last place is what counts, as in training
+        # SigLIP was trained with its padding in sight
+        clip = folder.config().get("model_type") == "clip"
+        self._takes = ("input_ids", "attention_mask") if clip else ("input_ids",)
         self._longest = int(config_value(folder.config(), "max_position_embeddings", default=64))
         self._ref = manager.add(captioner_spec(folder, tool, functools.partial(_source, folder)))
 
@@ -57,7 +60,7 @@ class SimilarityReader:
             module: Any = leased[self._ref]
             self.provider = self._manager.device.name
             pixels = torch.stack(list(prepared)).to(leased.device, module.dtype)
-            inputs = {name: value.to(leased.device) for name, value in words.items() if name != "token_type_ids"}
+            inputs = {name: words[name].to(leased.device) for name in self._takes if name in words}
             found = module(**inputs, pixel_values=pixels)
             cosine = torch.nn.functional.cosine_similarity(found.image_embeds.float(), found.text_embeds.float())
         # without a caption there is nothing to compare

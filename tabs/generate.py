@@ -155,11 +155,14 @@ def restored(app: App, path: Path) -> dict[str, Any]:
     if settings is None:
         told = parse_parameters(found.parameters)
         known = {name: getattr(told, name) for name in ("positive", "negative", *SIZED)}
-        values: dict[str, Any] = {name: value for name, value in known.items() if value not in (None, "")}
-        return values if told.seed is None else values | {"seed": str(told.seed)}
+        said: dict[str, Any] = {name: value for name, value in known.items() if value not in (None, "")}
+        return said if told.seed is None else said | {"seed": str(told.seed)}
     factor = _factor(app, settings.ckpt_name) if _exists(app, settings.ckpt_name) else 8
     lora = settings.loras[0] if settings.loras else LoraChoice("", 1.0)
-    return asdict(settings) | {
+    values = asdict(settings)
+    if not settings.image:
+        del values["denoise"]  # without a start picture it is always 1, which would make the next start picture useless
+    return values | {
         "seed": str(settings.seed),
         "width": settings.width * factor // 8,
         "height": settings.height * factor // 8,

@@ -116,6 +116,7 @@ def test_a_picture_brings_its_form_back(app: App) -> None:
         "positive": "a red star", "seed": "7", "width": 128, "height": 96, "steps": 16, "cfg": 5.0,
     }  # fmt: skip
     assert (found["lora_name"], found["lora_strength"]) == ("x.safetensors", 0.5)
+    assert "denoise" not in found  # it had no start picture: the form keeps what it says for the next one
 
 
 def test_a_picture_of_another_program_brings_what_its_text_says(app: App) -> None:

@@ -62,6 +62,11 @@ class Workspace:
         return self.root / "runs"
 
     @property
+    def tag_lists(self) -> Path:
+        """CSV files of tags that are offered while somebody types."""
+        return self.root / "tags"
+
+    @property
     def input(self) -> Path:
         return self.root / "input"
 

@@ -39,6 +39,10 @@ class LimitSettings(Section):
     """What one request may bring. Pictures have a limit of their own: 16,384 pixels a side."""
 
     upload_mb: Annotated[int, Field(ge=1, le=10_000, description="Largest file that can be uploaded, in MiB.")] = 100
+    archive_mb: Annotated[
+        int, Field(ge=1, le=10_000_000, description="Largest zip of pictures that can be uploaded, in MiB.")
+    ] = 4096
+    unpacked_gb: Annotated[int, Field(ge=1, le=100_000, description="Most that may come out of one zip, in GiB.")] = 64
     prompt_mb: Annotated[int, Field(ge=1, le=1000, description="Largest workflow that is accepted, in MiB.")] = 64
     history: Annotated[int, Field(ge=1, le=1_000_000, description="Finished workflows that are remembered.")] = 10_000
 

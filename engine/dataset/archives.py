@@ -1,13 +1,16 @@
 """Datasets as zip files: taking one in without trusting anything it says, and packing pictures with their captions.
 
 Entries are read one by one against limits on number, size and compression; absolute paths, `..`, links and everything
-that is neither picture nor caption is listed and left out. Names are made safe, and no file that is there is replaced.
+that is neither picture nor caption is listed and left out. Names are made safe, and no file that is there is replaced;
+one that is there with this very content is taken as it is, so that unpacking may be repeated.
 """
 
 from __future__ import annotations
 
+import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,7 +22,7 @@ from engine.dataset.library import Dataset, free_name, safe_name
 from engine.dataset.pictures import scan
 from engine.dataset.records import Picture
 from engine.dataset.view import View
-from engine.errors import EaselError, InputError
+from engine.errors import DiskFull, EaselError, InputError
 from engine.progress import ProgressSink, silent
 from engine.workspace import replacing
 
@@ -41,7 +44,7 @@ class ZipTooLarge(InputError):
 
 class BadZipEntry(InputError):
     en = "{entry} was left out: {reason}."
-    zh = "已跳过 {entry}：{reason}。"
+    zh = "已跳过 {entry}：{reason_zh}。"
 
 
 @dataclass
@@ -66,11 +69,12 @@ def unpack(
         with zipfile.ZipFile(archive) as packed:
             entries = [entry for entry in packed.infolist() if not entry.is_dir()]
             _refuse_bombs(name, entries, max_total)
-            renamed: dict[str, str] = {}
+            _refuse_too_full(dataset.root, entries)
+            names = _Names(dataset.root)
             for number, entry in enumerate(entries):
                 progress(number, len(entries), entry.filename, phase="unpack")
                 try:
-                    report.files.append(_take(dataset.root, packed, entry, renamed))
+                    report.files.append(_take(names, packed, entry))
                 except BadZipEntry as error:
                     report.left_out[entry.filename] = error.to_json()
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
@@ -108,28 +112,77 @@ def _refuse_bombs(name: str, entries: list[zipfile.ZipInfo], max_total: int) -> 
         raise ZipTooLarge(name=name, size=f"{total / 1e9:.1f} GB", limit=f"{max_total / 1e9:.1f} GB")
 
 
-def _take(root: Path, packed: zipfile.ZipFile, entry: zipfile.ZipInfo, renamed: dict[str, str]) -> str:
+def _refuse_too_full(root: Path, entries: list[zipfile.ZipInfo]) -> None:
+    need, free = sum(entry.file_size for entry in entries), shutil.disk_usage(root).free
+    if need > free:
+        raise DiskFull(path=root, need=f"{need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+
+
+class _Names:
+    """File names that are taken, by folder, and the stems that entries were given: a caption keeps its picture's."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._taken: dict[Path, list[str]] = {}
+        self._stems: dict[str, str] = {}
+
+    def folder(self, parts: tuple[str, ...]) -> Path:
+        folder = self.root.joinpath(*map(safe_name, parts))
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def free(self, folder: Path, entry: PurePosixPath) -> str:
+        stem = str(entry.with_suffix(""))
+        wanted = f"{self._stems.get(stem, Path(safe_name(entry.name)).stem)}{entry.suffix}"
+        free = free_name(wanted, self._names(folder))
+        self._stems.setdefault(stem, Path(free).stem)
+        return free
+
+    def keep(self, folder: Path, name: str) -> None:
+        self._names(folder).append(name)
+
+    def same(self, folder: Path, entry: PurePosixPath, info: zipfile.ZipInfo) -> Path | None:
+        """The file of this name when it has this very content already."""
+        path = folder / safe_name(entry.name)
+        if not path.is_file() or path.stat().st_size != info.file_size:
+            return None
+        with open(path, "rb") as file:
+            crc = 0
+            while block := file.read(_BLOCK):
+                crc = zlib.crc32(block, crc)
+        return path if crc == info.CRC else None
+
+    def _names(self, folder: Path) -> list[str]:
+        if folder not in self._taken:
+            self._taken[folder] = [path.name for path in folder.iterdir()]
+        return self._taken[folder]
+
+
+def _take(names: _Names, packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
     """Write one entry under a safe and free name; returns it relative to root."""
     parts = PurePosixPath(entry.filename.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or (parts.parts and parts.parts[0].endswith(":")):
-        raise BadZipEntry(entry=entry.filename, reason="its path leaves the folder")
+        raise BadZipEntry(entry=entry.filename, reason="its path leaves the folder", reason_zh="其路径超出了文件夹")
     if stat.S_ISLNK(entry.external_attr >> 16):
-        raise BadZipEntry(entry=entry.filename, reason="it is a link")
+        raise BadZipEntry(entry=entry.filename, reason="it is a link", reason_zh="它是链接")
     if not parts.name.lower().endswith((*PICTURE_SUFFIXES, *SIDECAR_SUFFIXES)) or parts.name.startswith("."):
-        raise BadZipEntry(entry=entry.filename, reason="it is neither a picture nor a caption")
+        reason = {"reason": "it is neither a picture nor a caption", "reason_zh": "既不是图片也不是标注"}
+        raise BadZipEntry(entry=entry.filename, **reason)
     if entry.flag_bits & 1:
-        raise BadZipEntry(entry=entry.filename, reason="it is encrypted")
+        raise BadZipEntry(entry=entry.filename, reason="it is encrypted", reason_zh="它已加密")
     if entry.file_size > MAX_RATIO * max(entry.compress_size, 1024):
-        raise BadZipEntry(entry=entry.filename, reason="it is compressed more than any picture is")
-    folder = root.joinpath(*(safe_name(part) for part in parts.parts[:-1]))
-    folder.mkdir(parents=True, exist_ok=True)
-    # a caption keeps the stem that its picture was given
-    stem = str(parts.with_suffix(""))
-    wanted = f"{renamed.get(stem, Path(safe_name(parts.name)).stem)}{Path(parts.name).suffix}"
-    free = free_name(wanted, [path.name for path in folder.iterdir()])
-    renamed.setdefault(stem, Path(free).stem)
-    _copy(packed, entry, folder / free)
-    return (folder / free).relative_to(root).as_posix()
+        reason = {"reason": "it is compressed more than any picture is", "reason_zh": "其压缩率超过任何图片"}
+        raise BadZipEntry(entry=entry.filename, **reason)
+    try:
+        folder = names.folder(parts.parts[:-1])
+        if (there := names.same(folder, parts, entry)) is not None:
+            return there.relative_to(names.root).as_posix()
+        free = names.free(folder, parts)
+        _copy(packed, entry, folder / free)
+    except OSError as error:
+        raise BadZipEntry(entry=entry.filename, reason=str(error), reason_zh=str(error)) from error
+    names.keep(folder, free)
+    return (folder / free).relative_to(names.root).as_posix()
 
 
 def _copy(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
@@ -139,9 +192,11 @@ def _copy(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None
             while block := source.read(_BLOCK):
                 left -= len(block)
                 if left < 0:
-                    raise BadZipEntry(entry=entry.filename, reason="it is larger than it says")
+                    raise BadZipEntry(
+                        entry=entry.filename, reason="it is larger than it says", reason_zh="实际大小超过其声明"
+                    )
                 file.write(block)
     except (zipfile.BadZipFile, EOFError, RuntimeError, OSError) as error:
         if isinstance(error, EaselError):
             raise
-        raise BadZipEntry(entry=entry.filename, reason=str(error)) from error
+        raise BadZipEntry(entry=entry.filename, reason=str(error), reason_zh=str(error)) from error

@@ -209,7 +209,8 @@ def _substituted(expression: re.Pattern[str], replacement: str, text: str) -> st
 
 
 def _title(edit: BulkEdit) -> str:
+    """Signs and names: it is kept with the dataset and read in either language."""
     tags = ", ".join(map(pretty, edit.tags))
     if edit.how in ("add", "remove"):
-        return f"{edit.how.capitalize()} {tags}"
-    return f"Replace {edit.find} by {tags or edit.replace or 'nothing'}"
+        return f"{'+' if edit.how == 'add' else '−'} {tags}"
+    return f"{edit.find} → {tags or edit.replace or '∅'}"

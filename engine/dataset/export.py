@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.dataset.captions import CaptionRules, caption, split_tags
-from engine.dataset.library import Dataset
+from engine.dataset.library import Dataset, safe_name
 from engine.dataset.pictures import content_hash
 from engine.dataset.records import GENERAL, Picture, Reading
 from engine.dataset.store import Store
@@ -46,6 +46,11 @@ class CaptionTooLong(InputError):
 class CaptionNotText(InputError):
     en = "{sidecar} is not UTF-8 or UTF-16 text. Save it as UTF-8."
     zh = "{sidecar} 不是 UTF-8 或 UTF-16 文本。请另存为 UTF-8。"
+
+
+class NoPictureOf(InputError):
+    en = "{sidecar} belongs to no picture of this dataset: none has its name. Upload the picture first."
+    zh = "{sidecar} 不属于此数据集中的任何图片：没有同名图片。请先上传图片。"
 
 
 @dataclass
@@ -137,18 +142,40 @@ def import_sidecars(
     return report
 
 
+def add_sidecar(dataset: Dataset, name: str, data: bytes) -> str:
+    """Keep a caption file that was sent, beside the picture of its name. Returns the name. It is taken in by an import.
+
+    Raises CaptionNotText, CaptionTooLong, or NoPictureOf where no picture has its name.
+    """
+    clean = safe_name(name)
+    if len(data) > MAX_CAPTION:
+        raise CaptionTooLong(sidecar=clean, size=len(data), limit=MAX_CAPTION)
+    _decoded(data, clean)
+    owner = next((p for p in dataset.store.files() if Path(p).stem.casefold() == Path(clean).stem.casefold()), None)
+    if owner is None:
+        raise NoPictureOf(sidecar=clean)
+    target = _sidecar(owner, Path(clean).suffix.lower())
+    with replacing(dataset.root / target) as file:
+        file.write(data)
+    return target
+
+
 def read_caption(path: Path) -> tuple[str, str]:
     """The text of a caption file and the hash of its bytes. Byte order marks are dropped, CRLF becomes LF."""
     size = path.stat().st_size
     if size > MAX_CAPTION:
         raise CaptionTooLong(sidecar=path.name, size=size, limit=MAX_CAPTION)
     data = path.read_bytes()
+    return _decoded(data, path.name), content_hash(data)
+
+
+def _decoded(data: bytes, name: str) -> str:
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CaptionNotText(sidecar=path.name) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n"), content_hash(data)
+        raise CaptionNotText(sidecar=name) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _write(

@@ -22,9 +22,10 @@ from engine.errors import InputError
 from engine.settings import nearest
 from engine.workspace import replacing
 
-Format = Literal["kohya", "ms-swift", "diffusers jsonl", "diffusers csv", "diffsynth"]
+Format = Literal["kohya", "kohya jsonl", "ms-swift", "diffusers jsonl", "diffusers csv", "diffsynth"]
 FILES: dict[Format, str] = {
     "kohya": "meta_cap.json",
+    "kohya jsonl": "captions.jsonl",
     "ms-swift": "messages.jsonl",
     "diffusers jsonl": "metadata.jsonl",
     "diffusers csv": "metadata.csv",
@@ -106,12 +107,17 @@ def _text(format: Format, rows: list[tuple[str, str, Picture]], prompt: str) -> 
         writer.writerow(_COLUMNS[format])
         writer.writerows((path, caption) for path, caption, _ in rows)
         return out.getvalue()
-    row: Callable[[str, str], dict[str, Any]] = _message(prompt) if format == "ms-swift" else _named
+    row = {"ms-swift": _message(prompt), "kohya jsonl": _image_path}.get(format, _named)
     return "".join(json.dumps(row(path, caption), ensure_ascii=False) + "\n" for path, caption, _ in rows)
 
 
 def _named(path: str, caption: str) -> dict[str, Any]:
     return {"file_name": path, "text": caption}
+
+
+def _image_path(path: str, caption: str) -> dict[str, Any]:
+    """What kohya's musubi-tuner reads as image_jsonl_file."""
+    return {"image_path": path, "caption": caption}
 
 
 def _message(prompt: str) -> Callable[[str, str], dict[str, Any]]:
@@ -156,6 +162,8 @@ def _read_row(row: dict[str, Any]) -> tuple[str, str]:
     if "messages" in row:
         answers = [m["content"] for m in row["messages"] if m["role"] == "assistant"]
         return row["images"][0], answers[-1]
+    if "image_path" in row:
+        return row["image_path"], row["caption"]
     return row["file_name"], row["text"]
 
 

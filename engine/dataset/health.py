@@ -127,10 +127,8 @@ def _about_tags(dataset: Dataset, view: View, counts: list[tuple[str, int]], pic
     everywhere = [name for name, n in counts if pictures >= FEW_PICTURES and n > EVERYWHERE * pictures]
     if everywhere:
         shown = ", ".join(pretty(name) for name in everywhere[:5])
-        en = (
-            f"{len(everywhere)} tags are in nearly all pictures ({shown}); the trigger word won't learn what they mean."
-        )
-        zh = f"{len(everywhere)} 个标签几乎出现在所有图片中（{shown}）：它们的含义不会并入触发词。"
+        en = f"In nearly all pictures: {shown} ({len(everywhere)} in all). The trigger word won't learn what they mean."
+        zh = f"几乎所有图片都有：{shown}（共 {len(everywhere)} 个）。它们的含义不会并入触发词。"
         found.append(Finding("everywhere", len(everywhere), en, zh, f'tag:"{everywhere[0]}"'))
     once = sum(n == 1 for _, n in counts)
     if counts and once > len(counts) / 2 and pictures >= FEW_PICTURES:

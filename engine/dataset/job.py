@@ -1,17 +1,23 @@
-"""The "measure" job: looks through a dataset for near copies and blur, for filters and the health card to know them."""
+"""Jobs of a dataset: "measure" looks for near copies and blur, for filters and the health card to know them; "unpack"
+takes a zip file in that was uploaded."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.dataset.archives import unpack as unpack_archive
+from engine.dataset.export import SIDECAR_SUFFIXES, import_sidecars
 from engine.dataset.library import Library
 from engine.dataset.measures import measure
 from engine.dataset.pictures import scan
 from engine.dataset.view import View
+from engine.errors import GONE, InputError, NotFound
 from engine.jobs.types import JobContext
+from engine.workspace import Workspace, inside
 
 
 class MeasureSettings(BaseModel):
@@ -21,6 +27,18 @@ class MeasureSettings(BaseModel):
 
     dataset: str = Field(description="Name of the dataset.")
     threads: int = Field(4, ge=1, le=64, description="Threads that decode pictures.")
+
+
+class UnpackSettings(BaseModel):
+    """A zip file among the uploads, and the dataset it goes into."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str = Field(description="Name of the dataset.")
+    archive: str = Field(pattern=r"^[\w.-]+$", description="Name of the file in the folder of uploads.")
+    name: str = Field("upload.zip", max_length=200, description="What the file was called where it came from.")
+    read_as: Literal["tags", "caption"] = Field("tags", description="What its caption files are taken for.")
+    max_gb: int = Field(64, ge=1, le=100_000, description="Most that may come out of it.")
 
 
 def run(ctx: JobContext, settings: MeasureSettings) -> dict[str, Any]:
@@ -36,3 +54,31 @@ def run(ctx: JobContext, settings: MeasureSettings) -> dict[str, Any]:
         groups = View(dataset.store).near_copies()
         found = groups[groups >= 0]
         return {"measured": measured, "near_copies": len(found), "groups": len(np.unique(found))}
+
+
+def unpack(ctx: JobContext, settings: UnpackSettings) -> dict[str, Any]:
+    """Returns how many files came in, and problems by entry. The zip is deleted once it has been read or refused."""
+    archive = inside(uploads(ctx.workspace), settings.archive)
+    if not archive.is_file():
+        raise NotFound(what="upload", what_zh="上传的文件", name=settings.name, **GONE)
+
+    def progress(step: int, total: int, text: str = "", *, phase: str = "", **metrics: float) -> None:
+        ctx.progress(step, total, text, phase=phase, **metrics)
+        ctx.checkpoint()
+
+    with Library(ctx.workspace).open(settings.dataset) as dataset:
+        try:
+            report = unpack_archive(dataset, archive, settings.name, progress, max_total=settings.max_gb << 30)
+        except InputError:
+            archive.unlink(missing_ok=True)
+            raise
+        problems = dict(report.left_out)
+        if any(name.endswith(SIDECAR_SUFFIXES) for name in report.files):
+            problems |= import_sidecars(dataset, View(dataset.store), read_as=settings.read_as).problems
+    archive.unlink(missing_ok=True)
+    return {"files": len(report.files), "problems": problems}
+
+
+def uploads(workspace: Workspace) -> Path:
+    """Where files lie that were sent and wait for their job."""
+    return workspace.cache / "uploads"

@@ -63,6 +63,18 @@ class Store(Tables):
         """Apply the edit undone last again. None when there is none."""
         return self._step("undone", "done", "ASC", after=True)
 
+    def travel(self, seq: int) -> Event | None:
+        """Undo or redo until the event `seq` is the newest that is done; 0 undoes all. Returns the last step."""
+        step: Event | None = None
+        with self.writing():
+            while (newest := next((e for e in self.events(limit=-1) if e.state == "done"), None)) or seq:
+                at = newest.seq if newest else 0
+                moved = self.undo() if at > seq else self.redo() if at < seq else None
+                if moved is None:
+                    break
+                step = moved
+        return step
+
     def events(self, limit: int = 100) -> list[Event]:
         """Newest first."""
         return [
@@ -139,6 +151,20 @@ class Store(Tables):
             before = json.loads(self.rows("SELECT policy FROM sources WHERE id=?", source)[0][0])
             after = policy.to_json()
             return Changes(policies=[(source, before, after)] if before != after else [])
+
+        return self.edit(title, make)
+
+    def set_merge(self, merge: Mapping[str, Any], policies: Mapping[int, Policy], title: str) -> Event | None:
+        """How sources are merged, with the policies of those whose part in it changes; as one event."""
+
+        def make() -> Changes:
+            before = self.meta("merge")
+            changes = Changes(meta=[("merge", before, dict(merge))] if before != dict(merge) else [])
+            for source, policy in policies.items():
+                was = json.loads(self.rows("SELECT policy FROM sources WHERE id=?", source)[0][0])
+                if was != policy.to_json():
+                    changes.policies.append((source, was, policy.to_json()))
+            return changes
 
         return self.edit(title, make)
 

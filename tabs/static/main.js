@@ -3,7 +3,7 @@ import './job.js';
 import './start.js';
 import './queue.js';
 import './gallery.js';
-import './grid.js';
+import './dataset/element.js';
 import './curve.js';
 import './system.js';
 import './search.js';

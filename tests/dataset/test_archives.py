@@ -4,6 +4,7 @@ import io
 import stat
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from engine.dataset.captions import CaptionRules
 from engine.dataset.export import import_sidecars, set_rules
 from engine.dataset.library import Dataset, Library
 from engine.dataset.view import View
+from engine.errors import DiskFull
 from engine.workspace import Workspace
 
 
@@ -87,6 +89,32 @@ def test_bombs_are_refused(dataset: Dataset) -> None:
     assert "compressed more than any picture" in reasons(report)["bomb.png"]
     with pytest.raises(ZipTooLarge, match=r"x\.zip"):
         unpack(dataset, packed({"a.png": png(1), "b.png": png(2)}), "x.zip", max_total=100)
+
+
+def test_entries_of_one_name_are_kept_apart_and_equal_ones_once(dataset: Dataset) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        archive = packed({"x.png": png(1), "X.PNG": png(2)})
+        with zipfile.ZipFile(archive, "a") as file:
+            file.writestr("x.png", png(3))
+            file.writestr("x.png", png(1))
+    archive.seek(0)
+    report = unpack(dataset, archive, "x.zip")
+    assert report.files == ["x.png", "X (2).PNG", "x (3).png", "x.png"]
+
+
+def test_a_zip_larger_than_the_disk_is_refused_before_anything_is_written(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(DiskFull, match="are free"):
+        unpack(dataset, packed({"one.png": png(1)}), "x.zip")
+    assert not (dataset.root / "one.png").exists()
+
+
+def test_folders_too_deep_for_the_disk_are_named(dataset: Dataset) -> None:
+    deep = "/".join(["d" * 120] * 60) + "/a.png"
+    report = unpack(dataset, packed({deep: png(1), "ok.png": png(2)}), "x.zip")
+    assert report.files == ["ok.png"] and deep in report.left_out
 
 
 def test_an_entry_larger_than_it_says_is_cut(dataset: Dataset) -> None:

@@ -31,6 +31,8 @@ EXPECTED: dict[Format, str] = {
         indent=2,
     )
     + "\n",
+    "kohya jsonl": '{"image_path": "a.png", "caption": "bbdr, red hat, say \\"hi\\""}\n'
+    '{"image_path": "b.png", "caption": "bbdr"}\n{"image_path": "sub/c.jpg", "caption": "bbdr, 红"}\n',
     "ms-swift": '{"messages": [{"role": "user", "content": "<image>What is it?"}, {"role": "assistant", "content": '
     '"bbdr, red hat, say \\"hi\\""}], "images": ["a.png"]}\n{"messages": [{"role": "user", "content": '
     '"<image>What is it?"}, {"role": "assistant", "content": "bbdr"}], "images": ["b.png"]}\n{"messages": [{"role": '

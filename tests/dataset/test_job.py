@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from engine.dataset.job import MeasureSettings, run
+from engine.dataset.archives import NotAZip
+from engine.dataset.job import MeasureSettings, UnpackSettings, run, unpack, uploads
 from engine.dataset.library import Library
 from engine.dataset.query import matching
 from engine.dataset.view import View
-from engine.errors import Cancelled
+from engine.errors import Cancelled, NotFound
 from engine.workspace import Workspace
 from tests.taggers.conftest import Context
 
@@ -46,3 +50,48 @@ def test_a_cancelled_measuring_goes_on_later(workspace: Workspace) -> None:
     with pytest.raises(Cancelled):
         run(Context(workspace, cancel_after=3), MeasureSettings(dataset="set"))
     assert run(Context(workspace), MeasureSettings(dataset="set"))["near_copies"] == 2
+
+
+def zipped(workspace: Workspace, **names: str) -> UnpackSettings:
+    """A zip among the uploads: pictures of one colour by name, each with a caption of it."""
+    folder = uploads(workspace)
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "sent.zip", "w") as packed:
+        for name, colour in names.items():
+            buffer = io.BytesIO()
+            Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
+            packed.writestr(f"in/{name}.png", buffer.getvalue())
+            packed.writestr(f"in/{name}.txt", f"{colour} card")
+        packed.writestr("../out.png", b"x")
+    (workspace.datasets / "set").mkdir()
+    return UnpackSettings(dataset="set", archive="sent.zip", name="mine.zip")
+
+
+def test_a_zip_that_was_sent_is_taken_in_with_its_captions_and_deleted(workspace: Workspace) -> None:
+    settings = zipped(workspace, one="red", two="blue")
+    result = unpack(Context(workspace), settings)
+    assert result["files"] == 4 and list(result["problems"]) == ["../out.png"]
+    with Library(workspace).open("set") as dataset:
+        view = View(dataset.store)
+        assert [[tag.name for tag in view.tags(p.id)] for p in view.pictures()] == [["red_card"], ["blue_card"]]
+    assert list(uploads(workspace).iterdir()) == []
+    with pytest.raises(NotFound, match=r"mine\.zip"):
+        unpack(Context(workspace), settings)
+
+
+def test_unpacking_that_was_stopped_goes_on_without_copies(workspace: Workspace) -> None:
+    settings = zipped(workspace, one="red", two="blue", three="green")
+    with pytest.raises(Cancelled):
+        unpack(Context(workspace, cancel_after=4), settings)
+    assert 0 < len(list((workspace.datasets / "set").rglob("*.png"))) < 3
+    assert unpack(Context(workspace), settings)["files"] == 6
+    names = sorted(path.name for path in (workspace.datasets / "set" / "in").iterdir())
+    assert names == ["one.png", "one.txt", "three.png", "three.txt", "two.png", "two.txt"]
+
+
+def test_what_is_no_zip_is_refused_and_not_kept(workspace: Workspace) -> None:
+    settings = zipped(workspace, one="red")
+    (uploads(workspace) / "sent.zip").write_bytes(b"no zip at all")
+    with pytest.raises(NotAZip, match=r"mine\.zip"):
+        unpack(Context(workspace), settings)
+    assert list(uploads(workspace).iterdir()) == []

@@ -233,3 +233,19 @@ def test_a_dataset_of_the_first_format_gets_the_tables_it_lacks(tmp_path: Path) 
         assert store.marks("mask") == {}
         assert store.votes() == {}
         assert store.sources()[0].policy == Policy({"general": 0.5})
+
+
+def test_the_log_can_be_gone_back_and_forth_to_any_edit(dataset: Dataset) -> None:
+    a = ids(dataset)["a.png"]
+    for name in ("one", "two", "three"):
+        dataset.store.decide([(a, name, 1)], f"+ {name}")
+    dataset.store.travel(1)
+    assert names(dataset, "a.png") == ["one"]
+    dataset.store.travel(3)
+    assert names(dataset, "a.png") == ["one", "two", "three"]
+    dataset.store.travel(0)
+    assert names(dataset, "a.png") == []
+    dataset.store.travel(2)
+    assert names(dataset, "a.png") == ["one", "two"]
+    assert [event.state for event in dataset.store.events()] == ["undone", "done", "done"]
+    assert dataset.store.travel(2) is None

@@ -131,7 +131,7 @@ def _tag_and_correct(page: Page, studio: Studio) -> None:
     part.get_by_role("button", name="Try the demo dataset").click()
     expect(part.locator(".cell").first).to_be_visible()
     studio.wait_for_worker()
-    part.locator("summary", has_text="Tag with a model").click()
+    part.get_by_role("tab", name="Tag with a model").click()
     part.get_by_role("button", name="Run tagger").click()
     expect(part.locator(".job .state")).to_have_text("done", timeout=60_000)
     part.locator(".cell").first.click()

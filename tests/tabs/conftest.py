@@ -19,6 +19,7 @@ from studio.comfy.requests import error_response
 from studio.kinds import job_kinds
 from studio.server import open_app
 from studio.settings import StudioSettings
+from tests.tabs.datasets import png, shown
 
 
 @pytest.fixture
@@ -47,3 +48,12 @@ def write_header(path: Path, tensors: dict[str, list[int]], metadata: dict[str, 
     text = json.dumps(header | ({"__metadata__": metadata} if metadata else {})).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+
+
+@pytest.fixture
+def pictures(client: TestClient) -> list[int]:
+    """A dataset "set" of three pictures; their ids by name."""
+    assert client.post("/studio/datasets", json={"name": "set"}).status_code == 201
+    for colour in ("blue", "green", "red"):
+        client.post("/studio/datasets/set/upload", files={"file": (f"{colour}.png", png(colour))}).raise_for_status()
+    return [row[0] for row in shown(client)["pictures"]]

@@ -14,36 +14,7 @@ from starlette.testclient import TestClient
 
 from engine.dataset.library import Library
 from studio.app import App
-
-
-def png(colour: str, size: tuple[int, int] = (16, 16)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def pictures(client: TestClient) -> list[int]:
-    """A dataset "set" of three pictures; their ids by name."""
-    assert client.post("/studio/datasets", json={"name": "set"}).status_code == 201
-    for colour in ("blue", "green", "red"):
-        client.post("/studio/datasets/set/upload", files={"file": (f"{colour}.png", png(colour))}).raise_for_status()
-    return [row[0] for row in shown(client)["pictures"]]
-
-
-def shown(client: TestClient, words: str = "", order: str = "") -> dict[str, Any]:
-    return client.get("/studio/datasets/set", params={"filter": words, "order": order}).json()
-
-
-def edit(client: TestClient, action: str, /, **body: Any) -> Any:
-    answer = client.post(f"/studio/datasets/set/{action}", json=body)
-    answer.raise_for_status()
-    return answer.json()
-
-
-def captions(client: TestClient, ids: list[int]) -> list[str]:
-    found = client.get("/studio/datasets/set/captions", params={"ids": ",".join(map(str, ids))}).json()
-    return [found[str(i)] for i in ids]
+from tests.tabs.datasets import captions, edit, png, shown
 
 
 def test_the_list_names_datasets_taggers_and_presets(client: TestClient, pictures: list[int]) -> None:

@@ -1,0 +1,245 @@
+// <easel-dataset>: the pictures of a dataset in a grid, the tags of the chosen ones with who said so and how sure, and
+// what people do to them with mouse and keyboard. The tools below the grid are one file each; tools.js lists them.
+
+import { BASE, Live, attempt, call, ended, esc, feed, lang, t, toast } from '../easel.js';
+import { inputValue } from '../form.js';
+import { jobHtml, listenForButtons } from '../job.js';
+import { VirtualGrid } from '../virtual.js';
+import { Completion } from './complete.js';
+import { manyHtml, pictureHtml } from './picture.js';
+import { TOOLS, VERBS, stripHtml } from './tools.js';
+import { topHtml } from './top.js';
+import { editWords } from './words.js';
+
+const NOTHING = { pictures: [], tags: [], sources: [], problems: [], rules: {}, merge: {}, masks: {}, crops: {} };
+const LATELY = 600; // seconds for which a finished job is still shown
+const JOBS = ['tag', 'measure', 'unpack'];
+
+class Dataset extends Live {
+  info = NOTHING;
+  names = [];
+  taggers = [];
+  presets = [];
+  lists = [];
+  draft = {};
+  refused = [];
+  captions = new Map();
+  answers = {};
+
+  start() {
+    this.innerHTML = `<div class="ez-bar top"></div><div class="job"></div>
+      <div class="ez-bar find"><input type="search" data-complete="filter"><select name="order"></select><span class="n"></span></div>
+      <div class="ez-data"><nav></nav><div class="box"></div><aside></aside></div><p class="sub keys"></p>
+      <div class="ez-tools"><div class="strip" role="tablist"></div><div class="tool" role="tabpanel"></div></div>`;
+    this.grid = new VirtualGrid(this.querySelector('.box'), {
+      cell: 150, signal: this.aborter.signal, key: (i) => this.info.pictures[i][0], render: (i) => this.cell(this.info.pictures[i]),
+      picked: () => this.chosen(), seen: (first, end) => this.need(first, end),
+    });
+    this.grid.box.setAttribute('aria-label', t('tab.dataset'));
+    this.search = this.querySelector('[type=search]');
+    this.completion = new Completion(this);
+    listenForButtons(this);
+    this.on(this.search, 'input', () => { this.keep({ filter: this.search.value }); clearTimeout(this.wait); this.wait = setTimeout(() => this.load(), 250); });
+    this.on(this, 'click', (event) => this.clicked(event));
+    this.on(this, 'input', (event) => this.typed(event.target));
+    this.on(this, 'change', (event) => this.changed(event.target));
+    this.on(this, 'submit', (event) => { event.preventDefault(); this.act(event.target.dataset.act, event.target, event); });
+    this.on(this, 'dragover', (event) => { event.preventDefault(); this.classList.add('over'); });
+    this.on(this, 'dragleave', () => this.classList.remove('over'));
+    this.on(this, 'drop', (event) => { event.preventDefault(); this.classList.remove('over'); this.act('upload', { files: event.dataTransfer.files }); });
+    this.on(this, 'keydown', (event) => this.pressed(event));
+    this.on(feed, 'change', () => this.follow());
+    this.list();
+  }
+
+  get path() { return `datasets/${encodeURIComponent(this.name ?? '')}`; }
+  get ids() { return [...this.grid.selected].map((i) => this.info.pictures[i]?.[0]).filter((id) => id !== undefined); }
+  get tool() { return TOOLS.find((tool) => tool.name === this.draft.tool) ?? TOOLS[0]; }
+
+  maskUrl(id, name) { return `${BASE}${this.path}/mask/${id}?v=${name}`; }
+  thumb(id, hash) { return `${BASE}${this.path}/thumb/${id}?v=${hash}`; }
+  whole(id, hash) { return `${BASE}${this.path}/picture/${id}?v=${hash}`; }
+
+  async list(wanted) {
+    const answer = await attempt(call('datasets'));
+    if (!answer) return;
+    const { draft } = answer;
+    Object.assign(this, answer);
+    this.name = [wanted, this.name, draft.current].find((name) => this.names.includes(name)) ?? this.names[0];
+    if (!this.search.value && draft.filter) this.search.value = draft.filter;
+    await this.load();
+  }
+
+  async use(name) {
+    Object.assign(this, { name, refused: [], info: NOTHING, answers: {} });
+    this.captions.clear();
+    this.grid.selected.clear();
+    this.keep({ current: name });
+    await this.load();
+  }
+
+  /** What is typed and chosen, for the next visit; sent when typing rests. */
+  keep(values) {
+    Object.assign(this.draft, values);
+    this.unsent = { ...this.unsent, ...values };
+    clearTimeout(this.sending);
+    this.sending = setTimeout(() => { const sent = this.unsent; this.unsent = {}; call('datasets/draft', sent).catch(() => {}); }, 400);
+  }
+
+  async load() {
+    const chosen = new Set(this.ids), words = new URLSearchParams({ filter: this.search.value, order: this.draft.order ?? '' });
+    let info = this.name ? await attempt(call(`${this.path}?${words}`)) : NOTHING;
+    this.wrong = info?.wrong;
+    if (this.wrong) info = this.info === NOTHING ? await attempt(call(this.path)) : this.info;
+    if (!info) return;
+    this.info = info;
+    this.stale = new Set(this.captions.keys());
+    const places = info.pictures.flatMap(([id], i) => (chosen.has(id) ? [i] : []));
+    this.grid.selected = new Set(places);
+    if (places.length) this.grid.cursor = places[0];
+    this.grid.set(info.pictures.length);
+    this.draw();
+    await Promise.all([this.chosen(), this.inquire()]);
+  }
+
+  /** What the open tool has to ask for; it is drawn with the answer. */
+  async inquire() {
+    const { tool, name } = this;
+    if (!tool.asks || !name) return;
+    const answer = await attempt(tool.asks(this));
+    if (answer === undefined || tool !== this.tool || name !== this.name) return;
+    this.answers[tool.name] = answer;
+    this.drawTool();
+  }
+
+  ask(what, words = {}) { return call(`${this.path}/ask/${what}?${new URLSearchParams(words)}`); }
+
+  cell([id, hash, name]) {
+    const marks = `${this.info.masks[id] ? `<i title="${t('draw.mask')}">◩</i>` : ''}${this.info.crops[id] ? `<i title="${t('draw.crop')}">⌗</i>` : ''}`;
+    return `<img loading="lazy" alt="${esc(name)}" src="${this.thumb(id, hash)}">${marks ? `<b class="marks">${marks}</b>` : ''}<span>${esc(this.captions.get(id) || name)}</span>`;
+  }
+
+  /** Captions are asked for when their pictures come into view. */
+  need(first, end) {
+    const ids = this.info.pictures.slice(first, end).map(([id]) => id).filter((id) => !this.captions.has(id) || this.stale?.delete(id));
+    for (const id of ids) if (!this.captions.has(id)) this.captions.set(id, '');
+    if (!ids.length) return;
+    call(`${this.path}/captions?ids=${ids}`).then((found) => {
+      for (const id of ids) this.captions.set(id, found[id] ?? '');
+      this.grid.draw();
+    }).catch(() => {});
+  }
+
+  async chosen() {
+    const aside = this.querySelector('aside'), ids = this.ids;
+    const about = ids.length === 1 ? await attempt(call(`${this.path}/about/${ids[0]}`)) : undefined;
+    if (String(ids) !== String(this.ids)) return; // another was chosen meanwhile
+    this.picture = about;
+    this.paint(about ? pictureHtml(this, about) : ids.length ? manyHtml(ids) : `<p class="empty">${t(this.name ? 'dataset.hint' : 'dataset.none')}</p>`, aside);
+    if (this.tool.follows) this.drawTool();
+  }
+
+  /** One edit, then the dataset as it is now. Edits follow each other: a quick second one waits for the first. */
+  change(action, body = {}) {
+    const next = (this.last ?? Promise.resolve()).then(async () => {
+      const answer = await attempt(call(`${this.path}/${action}`, body));
+      if (answer) await this.load();
+      return answer;
+    });
+    this.last = next.catch(() => {});
+    return next;
+  }
+
+  decide(tag, state, pictures = this.ids) { return this.change('decide', { pictures, tag, state }); }
+
+  filter(words) { this.search.value = words; this.keep({ filter: words }); return this.load(); }
+
+  async step(action) {
+    const answer = await this.change(action);
+    if (answer) toast(answer.event ? t(`dataset.${action}ne`, { title: editWords(answer.event) }) : t('dataset.nothing'));
+  }
+
+  /** Does what an element's data-act names; `element` is the button, form or input. */
+  act(verb, element, event) { if (VERBS[verb]) attempt(Promise.resolve(VERBS[verb](this, element, event))); }
+
+  clicked(event) {
+    const button = event.target.closest('button, a[data-filter], a[data-act]');
+    if (!button || button.form?.dataset.act && button.type === 'submit') return;
+    const { state, tag, filter, act } = button.dataset;
+    if (button.matches('a[role=button]')) event.preventDefault();
+    if (state) this.decide(tag, Number(state));
+    // Ctrl: these as well; Alt: without these
+    if (filter !== undefined) this.filter(event.altKey ? `${this.search.value} -${filter}`.trim() : event.ctrlKey || event.metaKey ? `${this.search.value} ${filter}`.trim() : filter);
+    if (act) this.act(act, button, event);
+  }
+
+  /** What is typed in a tool's form is kept under the tool's name. */
+  typed(target) {
+    const form = target.closest('form[data-keep]');
+    if (form && target.name) this.keep({ [`${form.dataset.keep}.${target.name}`]: inputValue(target) });
+    if (target.dataset.input) this.act(target.dataset.input, target);
+  }
+
+  changed(target) {
+    if (target.name === 'dataset') this.use(target.value);
+    if (target.name === 'order') { this.keep({ order: target.value }); this.load(); }
+    if (target.dataset.change) this.act(target.dataset.change, target);
+  }
+
+  /** Review by keyboard: A accepts and R rejects the first tag that is still open, N goes on to the next picture. */
+  pressed(event) {
+    const writing = event.target.closest('input:not([type=checkbox]), textarea, select'), control = event.ctrlKey || event.metaKey, key = event.key.toLowerCase();
+    if (control && !writing && key === 'z') { event.preventDefault(); this.step(event.shiftKey ? 'redo' : 'undo'); }
+    if (control && !writing && key === 'y') { event.preventDefault(); this.step('redo'); }
+    if (writing || control || event.altKey) return;
+    const open = this.picture?.annotations.find((a) => !a.decision && a.present && a.category !== 'rating');
+    const state = { a: 1, r: -1 }[key];
+    if (state && open) {
+      open.decision = state; // so that a quick second key means the next tag
+      this.decide(open.name, state, [this.picture.id]);
+    } else if (state || key === 'n') this.grid.choose(Math.min(this.grid.count - 1, this.grid.cursor + (this.grid.selected.size ? 1 : 0)));
+    else if (key === 'p') this.grid.choose(Math.max(0, this.grid.cursor - 1));
+  }
+
+  follow() {
+    const job = [...feed.jobs.values()].filter((j) => JOBS.includes(j.kind) && j.settings?.dataset === this.name).sort((a, b) => b.created - a.created)[0];
+    const shown = job && (!ended(job) || job.state !== 'done' || Date.now() / 1000 - job.finished < LATELY);
+    this.paint(shown ? jobHtml(job) : '', this.querySelector('.job'));
+    const mark = `${job?.id} ${job?.state}`;
+    if (this.mark && mark !== this.mark && job && ended(job)) { this.refused = problemsOf(job); this.load(); }
+    this.mark = mark;
+    if (this.tool.watches) this.drawTool();
+  }
+
+  drawTool() {
+    const none = !this.name, panel = this.querySelector('.tool');
+    this.paint(none ? '' : stripHtml(this.tool), this.querySelector('.strip'));
+    this.paint(none ? '' : `<div data-key="${this.tool.name}-${esc(this.name)}">${this.tool.html(this, this.answers[this.tool.name])}</div>`, panel);
+    this.tool.drawn?.(this, panel);
+  }
+
+  draw() {
+    const { info } = this, none = !this.name;
+    const option = (value, key) => `<option value="${value}" ${value === (this.draft.order ?? '') ? 'selected' : ''}>${t(key)}</option>`;
+    this.paint(topHtml(this), this.querySelector('.top'));
+    for (const part of ['.find', '.keys', 'nav', '.box', '.ez-tools']) this.querySelector(part).hidden = none;
+    this.search.placeholder = t('dataset.filter');
+    this.search.setAttribute('aria-label', t('dataset.filter'));
+    const order = this.querySelector('[name=order]');
+    order.setAttribute('aria-label', t('dataset.order'));
+    this.paint(option('', 'dataset.order.name') + option('review', 'dataset.order.review'), order);
+    this.querySelector('.keys').textContent = t('dataset.keys');
+    this.querySelector('.n').className = this.wrong ? 'n bad' : 'n';
+    this.querySelector('.n').textContent = none ? '' : this.wrong ? this.wrong[lang()] : t('dataset.count', { n: info.pictures.length, total: info.total ?? 0 });
+    this.paint(`<h3>${t('dataset.tags')} (${info.tags.length})</h3><div class="list">${info.tags.map((tag) =>
+      `<a href="#" role="button" data-key="${esc(tag.name)}" data-filter="${esc(tag.filter)}" class="${esc(tag.category)}">${esc(tag.shown)} <small>${tag.n === tag.all ? tag.n : `${tag.n} / ${tag.all}`}</small></a>`).join('')}</div><p class="sub">${t('dataset.taghint')}</p>`, this.querySelector('nav'));
+    this.drawTool();
+    this.grid.draw();
+    this.follow();
+  }
+}
+
+/** Files that a job had to leave out, as {path, en, zh}. */
+const problemsOf = (job) => Object.entries(job.result?.problems ?? {}).map(([path, problem]) => ({ path, ...problem }));
+
+customElements.define('easel-dataset', Dataset);

@@ -1,0 +1,232 @@
+"""The routes of the Dataset tab's tools."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+import zipfile
+
+import pytest
+from PIL import Image
+from PIL.ImageOps import mirror
+from starlette.testclient import TestClient
+
+from engine.dataset.job import uploads
+from engine.dataset.library import Library
+from engine.dataset.measures import measure
+from engine.dataset.records import Policy, Reading
+from engine.dataset.regions import Region, add_regions
+from studio.app import App
+from studio.comfy.requests import limited
+from tests.tabs.datasets import captions, edit, png, shown
+
+
+def test_the_pages_of_a_long_preview_follow_each_other(client: TestClient, pictures: list[int]) -> None:
+    first = edit(client, "bulk", action="add", find="cat", replace="")
+    rest = edit(client, "bulk", action="add", find="cat", replace="", **{"from": 1})
+    assert rest["total"] == 3 and rest["digest"] == first["digest"]
+    assert [change["name"] for change in rest["changes"]] == ["green.png", "red.png"]
+
+
+def test_tags_are_counted_among_the_pictures_shown_and_among_all(client: TestClient, pictures: list[int]) -> None:
+    edit(client, "decide", pictures=pictures, tag="cat", state=1)
+    edit(client, "decide", pictures=pictures[:2], tag="sea (deep)", state=1)
+    tags = {tag["name"]: tag for tag in shown(client, 'tag:"sea_(deep)"')["tags"]}
+    assert (tags["cat"]["n"], tags["cat"]["all"]) == (2, 3)
+    assert len(shown(client, tags["sea_(deep)"]["filter"])["pictures"]) == 2
+
+
+def test_a_known_tag_with_a_comma_is_one_tag(app: App, client: TestClient, pictures: list[int]) -> None:
+    with Library(app.workspace).open("set") as dataset:
+        dataset.store.decide([(pictures[0], "one,two", 1)], "Comma")
+    edit(client, "decide", pictures=pictures[1:], tag="one,two", state=1)
+    assert [(tag["name"], tag["n"]) for tag in shown(client)["tags"]] == [("one,two", 3)]
+
+
+def test_a_mask_and_a_crop_are_drawn_and_undone(client: TestClient, pictures: list[int]) -> None:
+    mask = Image.new("L", (16, 16), 0)
+    mask.paste(255, (0, 0, 8, 16))
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    drawn = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    edit(client, "mask", picture=pictures[0], png=drawn)
+    edit(client, "crop", picture=pictures[1], box=[0, 0, 16, 16.2])
+    assert list(shown(client)["masks"]) == [str(pictures[0])]
+    found = client.get(f"/studio/datasets/set/mask/{pictures[0]}")
+    assert Image.open(io.BytesIO(found.content)).getbbox() == (0, 0, 8, 16)
+    assert edit(client, "undo")["event"] == "◩ blue.png"
+    assert client.get(f"/studio/datasets/set/mask/{pictures[0]}").status_code == 404
+    wrong = client.post("/studio/datasets/set/mask", json={"picture": pictures[0], "png": "x,no base64!"})
+    assert wrong.status_code == 400 and wrong.json()["error"]["code"] == "NotDrawn"
+    wrong = client.post("/studio/datasets/set/crop", json={"picture": pictures[0], "box": [9, 9, 30, 30]})
+    assert wrong.json()["error"]["code"] == "BadCrop"
+
+
+def test_masks_are_made_of_what_a_model_found(app: App, client: TestClient, pictures: list[int]) -> None:
+    assert client.post("/studio/datasets/set/masks", json={"pictures": pictures}).json()["error"]["code"] == "NoRegions"
+    with Library(app.workspace).open("set") as dataset:
+        source = dataset.store.source("captioner:florence").id
+        found = {pictures[0]: [Region("Cat", "box", (0, 0, 0.5, 1))], pictures[1]: [Region("dog", "box", (0, 0, 1, 1))]}
+        add_regions(dataset.store, source, found)
+    assert edit(client, "masks", pictures=pictures, labels=["cat"])["pictures"] == 1
+    about = client.get(f"/studio/datasets/set/about/{pictures[0]}").json()
+    assert about["mask"] and about["regions"] == [
+        {"tool": "captioner:florence", "label": "Cat", "outline": [0, 0, 0.5, 0, 0.5, 1, 0, 1]}
+    ]
+
+
+def test_captions_have_versions_votes_and_ways_back(app: App, client: TestClient, pictures: list[int]) -> None:
+    began = time.time()
+    with Library(app.workspace).open("set") as dataset:
+        for tool in ("captioner:x", "captioner:y"):
+            dataset.store.write_captions({i: f"{tool[-1]} says {i}" for i in pictures}, "Caption", tool=tool)
+    found = client.get("/studio/datasets/set/ask/compare").json()
+    assert [w["name"] for w in found["writers"]] == ["captioner:x", "captioner:y"]
+    pair = found["pairs"][0]
+    edit(client, "vote", left=pair["left"]["id"], right=pair["right"]["id"], better=pair["left"]["id"])
+    tally = client.get("/studio/datasets/set/ask/compare").json()["tally"]
+    assert tally == {"left": 1, "right": 0, "neither": 0, "open": 2}
+
+    about = client.get(f"/studio/datasets/set/about/{pictures[0]}").json()
+    assert [(v["tool"], v["current"]) for v in about["versions"]] == [("captioner:y", True), ("captioner:x", False)]
+    edit(client, "restore", picture=pictures[0], version=about["versions"][1]["id"])
+    text = lambda: [client.get(f"/studio/datasets/set/about/{i}").json()["text"][0] for i in pictures]  # noqa: E731
+    assert text() == ["x", "y", "y"]
+    edit(client, "restore_all", source=found["left"], pictures=pictures[1:2])
+    assert text() == ["x", "x", "y"]
+    edit(client, "restore_all", time=began - 1)
+    assert [client.get(f"/studio/datasets/set/about/{i}").json()["text"] for i in pictures] == ["", "", ""]
+    events = client.get("/studio/datasets/set/ask/history").json()["events"]
+    edit(client, "travel", seq=events[-1]["seq"])
+    assert text() == ["x", "x", "x"]
+    answer = client.post("/studio/datasets/set/restore", json={"picture": pictures[0], "version": 999})
+    assert answer.status_code == 404
+
+
+def test_taggers_are_merged_and_single_tags_have_thresholds(app: App, client: TestClient, pictures: list[int]) -> None:
+    with Library(app.workspace).open("set") as dataset:
+        for tool, tags in (("tagger:x", "ab"), ("tagger:y", "bc")):
+            source = dataset.store.source(tool, policy=Policy({"general": 0.5}))
+            reading = Reading([(tag, "general", 0.8) for tag in tags])
+            dataset.store.add_readings(source.id, {pictures[0]: reading})
+    x, y = (source["id"] for source in shown(client)["sources"])
+    part = {"weight": "1,5", "subtracts": False}
+    edit(client, "merge", how="intersection", sources={x: part, y: part})
+    assert [tag["name"] for tag in shown(client)["tags"]] == ["b"]
+    edit(client, "merge", how="union", sources={y: {**part, "subtracts": True}})
+    assert [tag["name"] for tag in shown(client)["tags"]] == ["a"]
+    assert edit(client, "undo") == {"event": "Merge"}
+    edit(client, "thresholds", source=x, thresholds={}, per_tag={"b": "0.9"})
+    assert shown(client)["tags"] == []
+    negative = {"how": "union", "sources": {x: {**part, "weight": -1}}}
+    for body in ({"how": "best"}, {"how": "vote", "share": 2}, negative):
+        assert client.post("/studio/datasets/set/merge", json=body).status_code == 400
+
+
+def test_a_review_tells_how_good_a_tagger_is_and_moves_its_thresholds(
+    app: App, client: TestClient, pictures: list[int]
+) -> None:
+    names = [f"p{i}" for i in range(6)]
+    for i, name in enumerate(names):
+        client.post("/studio/datasets/set/upload", files={"file": (f"{name}.png", png("red", (20 + i, 20)))})
+    ids = [row[0] for row in shown(client)["pictures"] if row[2].startswith("p")]
+    with Library(app.workspace).open("set") as dataset:
+        source = dataset.store.source("tagger:x", policy=Policy({"general": 0.5}))
+        scores = (0.55, 0.6, 0.65, 0.8, 0.9, 0.95)
+        readings = {i: Reading([("hat", "general", score)]) for i, score in zip(ids, scores, strict=True)}
+        dataset.store.add_readings(source.id, readings)
+    for i, id in enumerate(ids):
+        edit(client, "decide", pictures=[id], tag="hat", state=1 if i >= 3 else -1)
+    (tagger,) = client.get("/studio/datasets/set/ask/review").json()["taggers"]
+    assert tagger["overall"] | {"f1": 0} == {
+        "name": "", "shown": "", "filter": "tag:", "accepted": 3, "rejected": 3, "missed": 0,
+        "precision": 0.5, "recall": 1.0, "f1": 0, "miss_rate": 0.0,
+    }  # fmt: skip
+    (suggestion,) = tagger["suggestions"]
+    assert (suggestion["name"], suggestion["proposed"], suggestion["f1_then"]) == ("hat", 0.725, 1.0)
+    assert edit(client, "suggestions", source=tagger["id"], names=["hat", "other"])["moved"] == 1
+    assert shown(client)["sources"][0]["per_tag"] == {"hat": 0.725}
+    assert client.get("/studio/datasets/set/ask/review").json()["taggers"][0]["overall"]["precision"] == 1.0
+
+
+def test_tags_are_completed_from_the_set_and_from_a_list(client: TestClient, pictures: list[int]) -> None:
+    edit(client, "decide", pictures=pictures, tag="long hair", state=1)
+    listed = b'long_hair,0,4000000,"longhair,lh"\nlong_sleeves,0,1400000,\nhatsune_miku,4,100,"miku"\n'
+    kept = client.post("/studio/datasets/tags", files={"file": ("danbooru.csv", listed)})
+    assert kept.json() == {"tags": 3, "name": "danbooru.csv"}
+    assert client.get("/studio/datasets").json()["lists"] == ["danbooru.csv"]
+    ask = lambda q: client.get("/studio/datasets/set/ask/complete", params={"q": q, "list": "danbooru.csv"}).json()  # noqa: E731
+    assert [(tag["shown"], tag["own"]) for tag in ask("lon")["tags"]] == [("long hair", True), ("long sleeves", False)]
+    assert ask("miku")["tags"][0]["category"] == "character"
+    wrong = client.post("/studio/datasets/tags", files={"file": ("bad.csv", b"only,two\n")})
+    assert wrong.status_code == 400 and "line 1" in wrong.json()["error"]["en"]
+    assert client.get("/studio/datasets").json()["lists"] == ["danbooru.csv"]
+
+
+def test_the_check_counts_draws_and_finds(app: App, client: TestClient, pictures: list[int]) -> None:
+    found = client.get("/studio/datasets/set/ask/health").json()
+    assert (found["pictures"], found["unmeasured"]) == (3, 3)
+    assert found["charts"]["sides"] == [{"title": "0 – 255", "n": 3, "filter": "res:>=0 res:<256"}]
+    assert {finding["code"] for finding in found["findings"]} >= {"few", "small", "no words", "no trigger word"}
+    stripes = Image.effect_mandelbrot((64, 48), (-2, -1.5, 1, 1.5), 20)
+    for name, picture in (("large", stripes.resize((128, 96))), ("small", stripes), ("mirrored", mirror(stripes))):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        client.post("/studio/datasets/set/upload", files={"file": (f"{name}.png", buffer.getvalue())})
+    with Library(app.workspace).open("set") as dataset:
+        measure(dataset)
+    copies = client.get("/studio/datasets/set/ask/copies").json()
+    assert copies["total"] == 1
+    assert [row["name"] for row in copies["groups"][0]] == ["large.png", "mirrored.png", "small.png"]
+    assert client.get("/studio/datasets/set/ask/nothing").status_code == 400
+
+
+def test_captions_go_out_and_come_in_as_one_file(client: TestClient, pictures: list[int]) -> None:
+    edit(client, "decide", pictures=pictures[:1], tag="cat", state=1)
+    made = client.get("/studio/datasets/set/file", params={"format": "diffusers csv"})
+    assert made.text == "file_name,text\nblue.png,cat\ngreen.png,\nred.png,\n"
+    assert "metadata.csv" in made.headers["content-disposition"]
+    assert client.get("/studio/datasets/set/file", params={"format": "word"}).status_code == 400
+    lines = b'{"file_name": "red.png", "text": "a rose"}\n{"file_name": "no.png", "text": ""}'
+    sent = {"file": ("captions.jsonl", lines)}
+    report = client.post("/studio/datasets/set/captions", files=sent, data={"read_as": "caption"}).json()
+    assert report["done"] == 1 and "no.png" in report["problems"][0]["en"]
+    assert client.get(f"/studio/datasets/set/about/{pictures[2]}").json()["text"] == "a rose"
+    wrong = client.post("/studio/datasets/set/captions", files={"file": ("x.csv", b"name,words\na,b\n")})
+    assert wrong.status_code == 400 and "it needs the columns" in wrong.json()["error"]["en"]
+
+
+def test_a_caption_file_is_taken_for_the_picture_of_its_name(client: TestClient, pictures: list[int]) -> None:
+    client.post("/studio/datasets/set/upload", files={"file": ("RED.txt", "rose, 红".encode())}).raise_for_status()
+    assert edit(client, "import", read_as="tags")["done"] == 1
+    assert captions(client, pictures)[2] == "rose, 红"
+    answer = client.post("/studio/datasets/set/upload", files={"file": ("nobody.txt", b"x")})
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "NoPictureOf"
+
+
+def test_a_zip_is_sent_whole_and_waits_for_its_job(app: App, client: TestClient, pictures: list[int]) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        packed.writestr("more/white.png", png("white"))
+    sent = client.post("/studio/datasets/set/archive", params={"name": "some.zip"}, content=buffer.getvalue())
+    assert sent.status_code == 202
+    job = app.jobs.get(sent.json()["job"])
+    assert (job.kind, job.title, job.settings["dataset"]) == ("unpack", "some.zip", "set")
+    path = uploads(app.workspace) / job.settings["archive"]
+    assert path.read_bytes() == buffer.getvalue()
+
+
+def test_a_zip_over_the_limit_is_refused_and_leaves_nothing(
+    app: App, client: TestClient, pictures: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.live.dataset_files.limited", lambda request, _: limited(request, 1))
+    answer = client.post("/studio/datasets/set/archive", content=bytes(3 << 20))
+    assert answer.status_code == 413 and "studio.toml" in answer.json()["error"]["en"]
+
+    def blocks():  # whatever Content-Length says
+        for _ in range(5):
+            yield bytes(1 << 19)
+
+    assert client.post("/studio/datasets/set/archive", content=blocks()).status_code == 413
+    assert list(uploads(app.workspace).glob("*")) == []

@@ -1,8 +1,8 @@
 """CONDITIONING links as samplers need them: encoded prompts with where, when and how much each of them counts.
 
 An entry's dict may hold `strength`, `area` (height, width, y, x in latent cells, or ("percentage", ...) of the
-picture), `mask` with `mask_strength` and `set_area_to_bounds`, `start_percent` and `end_percent`, as ComfyUI's
-conditioning nodes write them.
+picture), `mask` with `mask_strength` and `set_area_to_bounds`, `start_percent` and `end_percent`, and `default`, as
+ComfyUI's conditioning nodes write them.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Condition:
     mask: Tensor | None = None  # (batch or 1, height, width) of the whole latent, mask_strength included
     sigma_start: float = math.inf
     sigma_end: float = 0.0
+    default: bool = False  # it counts where the others of its side leave something
 
     def active(self, sigma: float) -> bool:
         return self.sigma_end <= sigma <= self.sigma_start
@@ -79,6 +80,19 @@ def read_conditioning(
 ) -> list[Condition]:
     """The entries of a CONDITIONING link for a latent, on its device."""
     return [_read(entry[0], entry[1], latent, schedule, extra) for entry in conditioning]
+
+
+def with_defaults(conditions: list[Condition], x: Tensor) -> list[Condition]:
+    """Default conditions get what the weights of the others leave of 1; where that is nothing, they are left out."""
+    if not any(condition.default for condition in conditions):
+        return conditions
+    left = x.new_ones(x.shape[0], *x.shape[-2:])
+    for condition in conditions:
+        if not condition.default:
+            (condition.area.crop(left) if condition.area else left).sub_(condition.weight(x)[:, 0])
+    left = left.clamp(min=0)
+    rest = [replace(c, mask=left, strength=1.0) for c in conditions if c.default] if bool(left.any()) else []
+    return [*(c for c in conditions if not c.default), *rest]
 
 
 def meet_areas(sides: Sequence[list[Condition]]) -> list[list[Condition]]:
@@ -136,6 +150,7 @@ def _read(
         mask,
         math.inf if start is None else schedule.percent_to_sigma(start),
         0.0 if end is None else schedule.percent_to_sigma(end),
+        bool(options.get("default")),
     )
 
 

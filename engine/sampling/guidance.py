@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from engine.families.base import Prediction, TextBatch
 from engine.families.parts.patch import Acting, Now, Patch, all_acting
 from engine.families.parts.schedule import Schedule
-from engine.sampling.conditioning import Condition, meet_areas
+from engine.sampling.conditioning import Condition, meet_areas, with_defaults
 from engine.sampling.prediction import PREDICTIONS
 
 # (model input, timesteps (batch,), text) -> eps, v ... of the input's shape
@@ -67,7 +67,8 @@ class Guided:
         """The weighted mean of the denoised latents of each side's conditions; zero where none counts."""
         self.interrupt_check()
         lists = [self.sides[side] if side is not None and side < len(self.sides) else [] for side in sides]
-        active = [(i, c) for i, conditions in enumerate(lists) for c in conditions if c.active(sigma)]
+        lists = [with_defaults([c for c in conditions if c.active(sigma)], x) for conditions in lists]
+        active = [(i, c) for i, conditions in enumerate(lists) for c in conditions]
         sums = [torch.zeros_like(x) for _ in sides]
         weights = [torch.full_like(x, 1e-37) for _ in sides]  # nothing over nothing is nothing
         for group in _batches([condition for _, condition in active]):

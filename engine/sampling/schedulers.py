@@ -12,30 +12,12 @@ import numpy as np
 import torch
 
 from engine.families.parts.schedule import Schedule
+from engine.sampling.sigma_lists import exponential_sigmas, karras_sigmas
 
 Scheduler = Callable[[Schedule, int], list[float]]
 
 # The midpoint of their last step would lie at sigma 0: they take one step more and leave out the last but one sigma.
 DISCARD_PENULTIMATE = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
-
-
-def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> list[float]:
-    """Karras et al. 2022 (https://arxiv.org/abs/2206.00364), eq. 5."""
-    ramp = torch.linspace(0, 1, steps)
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return [*((high + ramp * (low - high)) ** rho).tolist(), 0.0]
-
-
-def exponential_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
-    """Evenly spaced in log sigma."""
-    return [*torch.linspace(math.log(sigma_max), math.log(sigma_min), steps).exp().tolist(), 0.0]
-
-
-def polyexponential_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -> list[float]:
-    """A polynomial of degree rho in log sigma; rho 1 is exponential."""
-    ramp = torch.linspace(1, 0, steps) ** rho
-    low, high = math.log(sigma_min), math.log(sigma_max)
-    return [*(ramp * (high - low) + low).exp().tolist(), 0.0]
 
 
 def karras(schedule: Schedule, steps: int) -> list[float]:
@@ -136,3 +118,10 @@ def sigmas_for(
     else:
         sigmas = SCHEDULERS[scheduler](schedule, total)
     return sigmas if total == steps else sigmas[-(steps + 1) :]
+
+
+def basic_sigmas(schedule: Schedule, scheduler: str, steps: int, denoise: float) -> list[float]:
+    """What a scheduler node gives: at most `steps` steps, the last ones of steps / denoise; no rule of a sampler."""
+    if denoise <= 0:
+        return []
+    return SCHEDULERS[scheduler](schedule, steps if denoise >= 1 else int(steps / denoise))[-(steps + 1) :]

@@ -94,3 +94,22 @@ def test_nothing_runs_twice_when_only_the_seed_changes(ctx):
     ctx.run(prompt(seed=4))
     ctx.run(prompt(seed=5))
     assert ctx.ran() == ["5", "6", "7"]
+
+
+def test_custom_sampling_is_drafted_as_well(ctx):
+    graph = prompt(seed=6)
+    given = graph["5"]["inputs"]
+    sides = {"positive": given["positive"], "negative": given["negative"]}
+    steps = {"scheduler": "karras", "steps": 2, "denoise": 1.0}
+    nodes = {
+        "20": ("RandomNoise", {"noise_seed": 6}),
+        "21": ("CFGGuider", {"model": given["model"], "cfg": 4, **sides}),
+        "22": ("KSamplerSelect", {"sampler_name": "euler"}),
+        "23": ("BasicScheduler", {"model": given["model"], **steps}),
+    }
+    links = {name: [node_id, 0] for name, node_id in zip(("noise", "guider", "sampler", "sigmas"), nodes, strict=True)}
+    nodes["5"] = ("SamplerCustomAdvanced", {**links, "latent_image": given["latent_image"]})
+    graph |= {node_id: {"class_type": kind, "inputs": inputs} for node_id, (kind, inputs) in nodes.items()}
+    drafted, final = (saved(ctx, ctx.run(graph, draft=draft)) for draft in (True, False))
+    with Image.open(drafted) as a, Image.open(final) as b:
+        assert a.size == b.size and a.getpixel((0, 0)) != b.getpixel((0, 0))

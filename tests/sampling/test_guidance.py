@@ -12,7 +12,7 @@ from engine.families.base import TextBatch
 from engine.families.parts.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod
 from engine.sampling.conditioning import Area, Condition, meet_areas, read_conditioning
 from engine.sampling.guidance import Guided
-from engine.sampling.guiders import Cfg
+from engine.sampling.guiders import Cfg, DualCfg, perpendicular
 
 SCHEDULE = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
 LATENT = torch.zeros(2, 4, 16, 16)
@@ -158,3 +158,52 @@ def test_the_interrupt_is_looked_for_before_every_call_of_the_model() -> None:
     with pytest.raises(Stop):
         denoiser(LATENT, 2.0)
     assert model.inputs == []
+
+
+def test_a_default_prompt_counts_where_masks_leave_something() -> None:
+    mask = torch.zeros(1, 16, 16)
+    mask[:, :, :4], mask[:, :, 4:8] = 1.0, 0.25
+    sides = prompt(1.0, mask=mask) + prompt(0.0, default=True)
+    denoised = guided(Recorder(), sides, prompt(0.0), cfg=1.0)(LATENT, 2.0)[0, 0, 0]
+    assert torch.allclose(denoised[:4], torch.tensor(-2.0)) and torch.allclose(denoised[4:8], torch.tensor(-0.5))
+    assert denoised[8:].eq(0).all()
+
+
+def test_a_default_prompt_is_not_asked_where_nothing_is_left() -> None:
+    model = Recorder()
+    guided(model, prompt(1.0) + prompt(0.0, default=True), prompt(0.0), cfg=1.0)(LATENT, 2.0)
+    assert model.inputs[0][0].shape[0] == 2
+
+
+def dual(cfg: float, cfg_negative: float, nested: bool) -> tuple[Recorder, Guided]:
+    model = Recorder()
+    sides = [read(prompt(value)) for value in (1.0, 0.5, 0.25)]  # first, negative, second
+    return model, Guided(model, SCHEDULE, "eps", sides, DualCfg(cfg, cfg_negative, nested))
+
+
+def test_two_prompts_and_a_negative_one() -> None:
+    _, regular = dual(5.0, 3.0, nested=False)
+    assert torch.allclose(regular(LATENT, 1.0), torch.full_like(LATENT, -(0.5 + 3 * (0.25 - 0.5) + 5 * (1 - 0.25))))
+    _, nested = dual(5.0, 3.0, nested=True)
+    inner = 0.25 + 5 * (1 - 0.25)
+    assert torch.allclose(nested(LATENT, 1.0), torch.full_like(LATENT, -(0.5 + 3 * (inner - 0.5))))
+
+
+@pytest.mark.parametrize(("cfg", "cfg_negative", "asked"), [(1.0, 1.0, 1), (5.0, 1.0, 2), (1.0, 3.0, 3)])
+def test_two_prompts_at_cfg_one_ask_for_what_counts_alone(cfg: float, cfg_negative: float, asked: int) -> None:
+    model, denoiser = dual(cfg, cfg_negative, nested=False)
+    denoiser(LATENT, 1.0)
+    assert model.inputs[0][0].shape[0] == 2 * asked
+
+
+def test_perp_neg_takes_away_what_is_at_right_angles_alone() -> None:
+    positive, empty = torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)
+    positive[..., 0] = 2.0
+    negative = torch.tensor([[[[3.0, 5.0]]]])
+    assert perpendicular(positive, negative, empty, 0.5, 2.0).tolist() == [[[[4.0, -5.0]]]]
+
+
+def test_a_guider_of_one_prompt_gives_zeros_for_the_unconditional_estimate() -> None:
+    denoiser = Guided(Recorder(), SCHEDULE, "eps", [read(prompt(1.0))], Cfg(1.0))
+    _, uncond = denoiser.with_uncond(LATENT, 2.0)
+    assert uncond.eq(0).all()

@@ -10,7 +10,8 @@ import torch
 
 from engine.families.parts.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod
 from engine.sampling import names
-from engine.sampling.schedulers import SCHEDULERS, polyexponential_sigmas, sigmas_for
+from engine.sampling.schedulers import SCHEDULERS, sigmas_for
+from engine.sampling.sigma_lists import polyexponential_sigmas
 
 SCHEDULE = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
 TRAINING = SCHEDULE.sigmas.tolist()

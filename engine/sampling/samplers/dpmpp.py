@@ -10,6 +10,7 @@ import itertools
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from engine.sampling.denoiser import Callback, Denoiser, GuidedDenoiser, NoiseSource, Step, silent
@@ -19,6 +20,13 @@ from engine.sampling.samplers.euler import ancestral_step, slope
 def log_time(sigma: float) -> float:
     """t = -log sigma: half of the logarithm of the signal to noise ratio."""
     return -math.log(sigma)
+
+
+def between(sigma: float, sigma_next: float, r: float) -> float:
+    """The sigma at the part r of the way in t, as float32 has it: a Brownian path is so rough that another rounding of
+    the time gives noise that differs by 1e-4."""
+    t, t_next = torch.tensor([sigma, sigma_next], dtype=torch.float32).log().neg()
+    return float(torch.lerp(t, t_next, r).neg().exp())
 
 
 def sample_dpmpp_2m(
@@ -136,8 +144,7 @@ def sample_dpmpp_sde(
         callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
         if sigma_next == 0:
             return denoised
-        t = log_time(sigma)
-        sigma_mid = math.exp(-(t + r * (log_time(sigma_next) - t)))
+        t, sigma_mid = log_time(sigma), between(sigma, sigma_next, r)
 
         down, up = ancestral_step(sigma, sigma_mid, eta)
         x_2 = x * (down / sigma) - denoised * math.expm1(t - log_time(down))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -125,6 +126,7 @@ def sample_seeds_2(
     eta: float = 1.0,
     s_noise: float = 1.0,
     r: float = 0.5,
+    solver_type: Literal["phi_1", "phi_2"] = "phi_1",
 ) -> Tensor:
     """SEEDS-2 (https://arxiv.org/abs/2305.14267), algorithm 2: a stochastic exponential solver of two stages."""
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
@@ -144,7 +146,8 @@ def sample_seeds_2(
             x_2 = x_2 + path.at(0) * (sigma_1 * s_noise)
         denoised_2 = denoiser(x_2, sigma_1)
 
-        mixed = denoised + (denoised_2 - denoised) / (2 * r)
+        weight = 1 / (2 * r) if solver_type == "phi_1" else _phi_2(-h_eta) / _phi_1(-h_eta) / r
+        mixed = denoised + (denoised_2 - denoised) * weight
         x = x * math.exp(-h_eta) - mixed * math.expm1(-h_eta)
         if eta and s_noise:
             x = x + path.at(1) * (sigma_next * s_noise)
@@ -222,12 +225,14 @@ def sample_er_sde(
     noise: NoiseSource,
     s_noise: float = 1.0,
     max_stage: int = 3,
+    power: float | None = None,
     points: int = 200,
 ) -> Tensor:
-    """Extended reverse-time SDE, VE ER-SDE-Solver-3 with its fifth noise scale (https://arxiv.org/abs/2309.06169)."""
+    """Extended reverse-time SDE, VE ER-SDE-Solver-3 (https://arxiv.org/abs/2309.06169) with its fifth noise scale, or
+    with sigma to a power: 2 is the reverse-time SDE, 1 (and no s_noise) the ODE."""
 
     def scale(s: float) -> float:
-        return s * (math.exp(s**0.3) + 10)
+        return s * (math.exp(s**0.3) + 10) if power is None else s**power
 
     old_denoised = old_d = x
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
@@ -270,11 +275,12 @@ def sample_sa_solver(
     predictor_order: int = 3,
     corrector_order: int = 4,
     use_pece: bool = False,
+    simple_order_2: bool = False,
 ) -> Tensor:
     """SA-Solver (https://arxiv.org/abs/2309.05019), algorithm 1: stochastic Adams predictor and corrector.
 
     tau scales the noise between sde_start_sigma and sde_end_sigma, there is none elsewhere. use_pece evaluates again
-    after each correction.
+    after each correction. simple_order_2 takes the paper's simpler weights (appendix D) for steps of order 2.
     """
     times = [log_time(sigma) if sigma > 0 else math.inf for sigma in sigmas]
     last = len(sigmas) - 1
@@ -295,7 +301,9 @@ def sample_sa_solver(
         if order_c == 0:
             x = predicted
         else:
-            weights = _adams_weights(times[i - order_c + 1 : i + 1], times[i - 1], times[i], tau_t)
+            nodes = times[i - order_c + 1 : i + 1]
+            weigh = _simple_corrector if simple_order_2 and order_c == 2 else _adams_weights
+            weights = weigh(nodes, times[i - 1], times[i], tau_t)
             x = x * (sigma / sigmas[i - 1] * math.exp(-(tau_t**2) * h)) + _weighted(known[-order_c:], weights)
             if drawn is not None:
                 x = x + drawn
@@ -306,7 +314,9 @@ def sample_sa_solver(
         if sigma_next == 0:
             return denoised
         tau_t = tau if sde_end_sigma <= sigma_next <= sde_start_sigma else 0.0
-        weights = _adams_weights(times[i - order_p + 1 : i + 1], times[i], times[i + 1], tau_t)
+        nodes = times[i - order_p + 1 : i + 1]
+        weigh = _simple_predictor if simple_order_2 and order_p == 2 else _adams_weights
+        weights = weigh(nodes, times[i], times[i + 1], tau_t)
         h = times[i + 1] - times[i]
         predicted = x * (sigma_next / sigma * math.exp(-(tau_t**2) * h)) + _weighted(known[-order_p:], weights)
         drawn = None
@@ -356,6 +366,19 @@ def _adams_weights(nodes: list[float], start: float, end: float, tau: float) -> 
         moments.append((1 - p * moments[-1]) / rate)
     scaled = [(node - start) / (end - start) for node in nodes]
     return [rate * float(np.dot(basis.coef, moments[: len(basis.coef)])) for basis in lagrange_basis(scaled)]
+
+
+def _simple_predictor(nodes: list[float], start: float, end: float, tau: float) -> list[float]:
+    """Appendix D: the older estimate's weight from the first terms of the exponential, the newer one gets the rest."""
+    rate, h = 1 + tau**2, end - start
+    older = 0.5 * rate * h**2 / (nodes[-2] - start)
+    return [older, -math.expm1(-rate * h) - older]
+
+
+def _simple_corrector(nodes: list[float], start: float, end: float, tau: float) -> list[float]:
+    rate, h = 1 + tau**2, end - start
+    newer = 0.5 * rate * h
+    return [-math.expm1(-rate * h) - newer, newer]
 
 
 def _weighted(tensors: list[Tensor], weights: list[float]) -> Tensor:

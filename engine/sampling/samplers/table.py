@@ -16,9 +16,10 @@ def _nothing(schedule: Schedule) -> dict[str, Any]:
     return {}
 
 
-def _sde_window(schedule: Schedule) -> dict[str, Any]:
+def sde_window(schedule: Schedule, start_percent: float = 0.2, end_percent: float = 0.8) -> dict[str, float]:
     """SA-Solver adds noise in the middle of the way alone."""
-    return {"sde_start_sigma": schedule.percent_to_sigma(0.2), "sde_end_sigma": schedule.percent_to_sigma(0.8)}
+    start, end = schedule.percent_to_sigma(start_percent), schedule.percent_to_sigma(end_percent)
+    return {"sde_start_sigma": start, "sde_end_sigma": end}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Sampler:
         return self.function.__name__.removeprefix("sample_")
 
     def having(self, **options: Any) -> Sampler:
-        """With options of its function; they go before those that follow from the schedule."""
+        """With options of its function; which win over those that follow from the schedule."""
         return replace(self, options=lambda schedule: {**self.options(schedule), **options})
 
 
@@ -86,8 +87,8 @@ SAMPLERS: Mapping[str, Sampler] = {
     "er_sde": Sampler(exponential.sample_er_sde),
     "seeds_2": Sampler(exponential.sample_seeds_2),
     "seeds_3": Sampler(exponential.sample_seeds_3),
-    "sa_solver": Sampler(exponential.sample_sa_solver, options=_sde_window),
-    "sa_solver_pece": Sampler(exponential.sample_sa_solver_pece, options=_sde_window),
+    "sa_solver": Sampler(exponential.sample_sa_solver, options=sde_window),
+    "sa_solver_pece": Sampler(exponential.sample_sa_solver_pece, options=sde_window),
     "ddim": Sampler(euler.sample_euler, fresh_mask_noise=True),  # without its own noise DDIM is Euler's method in sigma
     "uni_pc": Sampler(uni_pc.sample_uni_pc),
     "uni_pc_bh2": Sampler(uni_pc.sample_uni_pc_bh2),

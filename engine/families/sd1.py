@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.families.base import Defaults, FamilySpec, LatentFormat
-from engine.families.parts.text_encoder import TextEncoder
+from engine.families.parts.text_encoder import CLIP_L
 from engine.families.parts.unet_family import UNetFamily
 from engine.families.parts.unet_kind import UNetKind
 
@@ -22,12 +22,6 @@ SPEC = FamilySpec(
     base_model_version="sd_v1",
     family_class="engine.families.sd1:SD1",
     clip_types=("stable_diffusion",),
-)
-CLIP_L = TextEncoder(
-    name="l",
-    part="text_encoder",
-    prefixes=("cond_stage_model.transformer.",),
-    config={"num_attention_heads": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
 )
 KIND = UNetKind(
     spec=SPEC,

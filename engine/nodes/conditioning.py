@@ -10,6 +10,7 @@ import torch
 
 from engine.families.base import TEXT_PARTS, Clip, Prompt, TextBatch
 from engine.families.parts.adapters import acting
+from engine.graph.limits import MAX_SIDE
 from engine.graph.node import CLIP, In, NodeContext, Out, node
 
 WORKING = 64 << 20  # bytes that a few chunks of a prompt need
@@ -59,3 +60,51 @@ def conditioning_of(batch: TextBatch, **options: Any) -> list[list[Any]]:
     """A CONDITIONING link of one prompt; `options` are what samplers are to know of it."""
     pooled = {} if batch.pooled is None else {"pooled_output": batch.pooled}
     return [[batch.cross, {**pooled, **batch.extra, **options}]]
+
+
+Pixels = Annotated[int, In("INT", default=1024, min=0, max=MAX_SIDE)]
+Offset = Annotated[int, In("INT", default=0, min=0, max=MAX_SIDE)]
+
+
+@node(
+    "CLIPTextEncodeSDXL",
+    title="CLIPTextEncodeSDXL",
+    title_zh="CLIP 文本编码（SDXL）",
+    category="advanced/conditioning",
+    outputs=[Out("CONDITIONING")],
+)
+def clip_text_encode_sdxl(
+    ctx: NodeContext,
+    clip: CLIP,
+    width: Pixels,
+    height: Pixels,
+    crop_w: Offset,
+    crop_h: Offset,
+    target_width: Pixels,
+    target_height: Pixels,
+    text_g: Annotated[str, In("STRING", multiline=True, dynamic_prompts=True)],
+    text_l: Annotated[str, In("STRING", multiline=True, dynamic_prompts=True)],
+) -> tuple[list[list[Any]]]:
+    """A text for each of SDXL's encoders, and the sizes that its UNet is told."""
+    sizes = {"width": width, "height": height, "crop_w": crop_w, "crop_h": crop_h}
+    sizes |= {"target_width": target_width, "target_height": target_height}
+    return (conditioning_of(encoded(ctx, clip, {"g": text_g, "l": text_l}), **sizes),)
+
+
+@node(
+    "CLIPTextEncodeSDXLRefiner",
+    title="CLIPTextEncodeSDXLRefiner",
+    title_zh="CLIP 文本编码（SDXL 精修）",
+    category="advanced/conditioning",
+    outputs=[Out("CONDITIONING")],
+)
+def clip_text_encode_sdxl_refiner(
+    ctx: NodeContext,
+    ascore: Annotated[float, In("FLOAT", default=6.0, min=0.0, max=1000.0, step=0.01)],
+    width: Pixels,
+    height: Pixels,
+    text: Annotated[str, In("STRING", multiline=True, dynamic_prompts=True)],
+    clip: CLIP,
+) -> tuple[list[list[Any]]]:
+    """ascore: how good the picture is to look; the negative prompt asks for less than the positive one."""
+    return (conditioning_of(encoded(ctx, clip, text), aesthetic_score=ascore, width=width, height=height),)

@@ -21,6 +21,7 @@ TITLES: Mapping[str, str] = {
     "sd1": "Stable Diffusion 1.x",
     "sd2": "Stable Diffusion 2.x",
     "sdxl": "SDXL",
+    "sdxl_refiner": "SDXL refiner",
     "sd3": "Stable Diffusion 3",
     "flux": "Flux.1",
     "": "a model that is not known here",

@@ -165,9 +165,10 @@ def unet_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
         "layers_per_block": layers[0],
         "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
         "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
-        "transformer_layers_per_block": tuple(level[0] or 1 for level in depths),
+        "transformer_layers_per_block": _layers_of_levels([level[0] for level in depths], middle),
         "cross_attention_dim": keys.shape[1],
         "use_linear_projection": len(projection.shape) == 2,
+        **_second_embedding(tensors.get("label_emb.0.0.weight")),
     }
 
 
@@ -210,6 +211,16 @@ def clip_text_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     }
 
 
+def _layers_of_levels(depths: list[int], middle: int) -> tuple[int, ...]:
+    """Transformer layers a level. The middle block has as many as the last level would have."""
+    return (*(depth or 1 for depth in depths[:-1]), depths[-1] or middle)
+
+
+def _second_embedding(first: TensorInfo | None) -> dict[str, Any]:
+    """Of an embedding of size and pooled text, from its first layer."""
+    return {} if first is None else {"projection_class_embeddings_input_dim": first.shape[1]}
+
+
 def _rename(name: str, prefixes: Mapping[str, str]) -> str | None:
     end = len(name)
     while end > 0:
@@ -247,6 +258,7 @@ def diffusers_unet_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     layers = [_count(tensors, f"down_blocks.{level}.resnets.{{}}.conv1.weight") for level in range(levels)]
     block = "transformer_blocks.{}.attn1.to_q.weight"
     depths = [_count(tensors, f"down_blocks.{level}.attentions.0.{block}") for level in range(levels)]
+    middle = _count(tensors, f"mid_block.attentions.0.{block}") or 1
     keys = next((t for k, t in tensors.items() if k.endswith(".attn2.to_k.weight")), None)
     projection = next((t for k, t in tensors.items() if k.endswith(".proj_in.weight")), None)
     if not levels or len(set(layers)) != 1 or keys is None or projection is None:
@@ -260,9 +272,10 @@ def diffusers_unet_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
         "layers_per_block": layers[0],
         "down_block_types": tuple("CrossAttnDownBlock2D" if d else "DownBlock2D" for d in depths),
         "up_block_types": tuple("CrossAttnUpBlock2D" if d else "UpBlock2D" for d in reversed(depths)),
-        "transformer_layers_per_block": tuple(depth or 1 for depth in depths),
+        "transformer_layers_per_block": _layers_of_levels(depths, middle),
         "cross_attention_dim": keys.shape[1],
         "use_linear_projection": len(projection.shape) == 2,
+        **_second_embedding(tensors.get("add_embedding.linear_1.weight")),
     }
 
 

@@ -11,6 +11,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from engine.errors import FileError
+from engine.families.base import TextBatch
 from engine.weights.header import Header
 from engine.weights.load import read_tensors
 
@@ -66,10 +67,19 @@ def fill(
     return module
 
 
-def predict(module: nn.Module, x: Tensor, timesteps: Tensor, cross: Tensor) -> Tensor:
-    weight = cast(UNet2DConditionModel, module).conv_in.weight
-    x, cross = x.to(weight.dtype), cross.to(weight.dtype)
-    return module(x, timesteps, encoder_hidden_states=cross, return_dict=False)[0]
+def predict(module: nn.Module, x: Tensor, timesteps: Tensor, text: TextBatch) -> Tensor:
+    """`text.extra` may hold "concat", channels beside x's, and "time_ids" (batch, n), the numbers that go with the
+    pooled text."""
+    unet = cast(UNet2DConditionModel, module)
+    dtype = unet.conv_in.weight.dtype
+    if "concat" in text.extra:
+        x = torch.cat([x, text.extra["concat"].to(x)], dim=1)
+    added: dict[str, Tensor] | None = None
+    if "time_ids" in text.extra:
+        assert text.pooled is not None, "a UNet that is told sizes is told the pooled text as well"
+        added = {"text_embeds": text.pooled.to(dtype), "time_ids": text.extra["time_ids"]}
+    hidden = text.cross.to(dtype)
+    return unet(x.to(dtype), timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added, return_dict=False)[0]
 
 
 def encode(module: nn.Module, pixels: Tensor) -> Tensor:

@@ -39,8 +39,12 @@ class Tokenizer(Protocol):
 Embed = Callable[[str], Sequence[Any] | None]  # the vectors of a textual inversion by name, None where there is none
 
 
-def chunks_of(text: str, tokenizer: ClipTokenizer, embed: Embed, length: int = 77) -> list[list[Token]]:
-    """A prompt as chunks of `length` tokens: start, up to 75 tokens, end, and end again as padding. At least one."""
+def chunks_of(
+    text: str, tokenizer: ClipTokenizer, embed: Embed, length: int = 77, pad: int | None = None
+) -> list[list[Token]]:
+    """A prompt as chunks of `length` tokens: start, up to 75 tokens, end, and `pad` (the end again when None). At least
+    one."""
+    pad = tokenizer.end if pad is None else pad
     chunks: list[list[Token]] = []
     chunk = [Token(tokenizer.start)]
     for word in _words(text, tokenizer, embed):
@@ -48,10 +52,10 @@ def chunks_of(text: str, tokenizer: ClipTokenizer, embed: Embed, length: int = 7
         while len(chunk) + len(rest) > length - 1:
             room = length - 1 - len(chunk)
             taken = room if len(word) >= LONG_WORD else 0
-            chunks.append(_padded([*chunk, *rest[:taken]], tokenizer, length))
+            chunks.append(_padded([*chunk, *rest[:taken]], tokenizer, length, pad))
             chunk, rest = [Token(tokenizer.start)], rest[taken:]
         chunk += rest
-    return [*chunks, _padded(chunk, tokenizer, length)]
+    return [*chunks, _padded(chunk, tokenizer, length, pad)]
 
 
 def tokens_of(text: str, tokenizer: Tokenizer, embed: Embed) -> list[Token]:
@@ -85,8 +89,9 @@ def _words(text: str, tokenizer: Tokenizer, embed: Embed) -> Iterator[list[Token
                 yield [Token(token, weight) for token in tokenizer.encode(rest)]
 
 
-def _padded(chunk: list[Token], tokenizer: ClipTokenizer, length: int) -> list[Token]:
-    return chunk + [Token(tokenizer.end)] * (length - len(chunk))
+def _padded(chunk: list[Token], tokenizer: ClipTokenizer, length: int, pad: int) -> list[Token]:
+    ended = [*chunk, Token(tokenizer.end)]
+    return ended + [Token(pad)] * (length - len(ended))
 
 
 def _escaped(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import FileError
 from engine.families.base import WeightDtype
 from engine.families.parts.text_encoder import TextEncoder
-from engine.weights import keymaps
+from engine.weights import keymaps, openclip
 from engine.weights.header import Header, TensorInfo
 
 if TYPE_CHECKING:
@@ -99,12 +99,23 @@ def stored_vae(header: Header, prefix: str, defaults: Mapping[str, Any]) -> Stor
 
 def stored_clip(header: Header, prefix: str, encoder: TextEncoder, special: Mapping[str, int]) -> StoredPart:
     """A CLIP text encoder under `prefix`. `special` are the ids of its tokenizer's start and end."""
+    if prefix + openclip.FIRST in header:
+        header, prefix = openclip.in_transformers_names(header, prefix), ""
     tensors = header.under(prefix)
     outer = "" if "text_model.embeddings.token_embedding.weight" in tensors else "text_model."
     sizes = keymaps.clip_text_config({outer + name: info for name, info in tensors.items()})
+    projection = next((n for n in ("text_projection.weight", "text_projection") if n in tensors), "")
     config = {**sizes, **encoder.config, **json_metadata(header, f"easel.{encoder.part}"), **special}
+    if encoder.projected and projection:
+        linear = projection.endswith(".weight")
+        config |= {"projection": "linear" if linear else "matrix"}
+        config |= {"projection_dim": tensors[projection].shape[0 if linear else 1]}
     to_diffusers = keymaps.clip_text_map().to_diffusers
-    return StoredPart(header, "text_encoder", prefix, config, lambda name: to_diffusers(outer + name))
+
+    def rename(name: str) -> str | None:
+        return name if encoder.projected and name == projection else to_diffusers(outer + name)
+
+    return StoredPart(header, "text_encoder", prefix, config, rename)
 
 
 def json_metadata(header: Header, key: str) -> dict[str, Any]:

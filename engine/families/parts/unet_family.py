@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from engine.families.parts.schedule import Schedule
     from engine.models.manager import ModelManager
 
+ZERO_SNR = "zero_snr"  # in Model.options: trained down to noise alone (arXiv:2305.08891)
+
 
 class UNetFamily:
     kind: UNetKind
@@ -91,26 +93,55 @@ class UNetFamily:
         return self._clip(manager, texts, " + ".join(path.stem for path in paths), embeddings)
 
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: Prompt) -> TextBatch:
+        """Of several encoders the states lie side by side, and the pooled text is the last one's. Texts of their own
+        are brought to equal lengths; of one text with embeddings that differ in length, what both have is kept."""
+        import torch
+
         from engine.families.parts import clip as part
 
-        cross, pooled = part.encode_prompt(
-            modules[0], clip.tokenizers[0], text_for(text, clip.names[0]), clip.embeddings, clip.stop_at_layer
+        encoders, tokenizers, layer = self.kind.encoders, clip.tokenizers, clip.stop_at_layer
+        chunks = [
+            part.prompt_chunks(config, tokenizer, text_for(text, encoder.name), clip.embeddings, encoder)
+            for config, tokenizer, encoder in zip(clip.configs, tokenizers, encoders, strict=True)
+        ]
+        if not isinstance(text, str):
+            part.same_count(chunks, tokenizers, encoders)
+        states, pooled = zip(
+            *(
+                part.encode_chunks(module, tokenizer, one, layer, encoder)
+                for module, tokenizer, one, encoder in zip(modules, tokenizers, chunks, encoders, strict=True)
+            ),
+            strict=True,
         )
-        return TextBatch(cross, pooled)
+        shortest = min(state.shape[1] for state in states)
+        return TextBatch(torch.cat([state[:, :shortest] for state in states], dim=-1), pooled[-1])
 
     def draft_prompt(self, clip: Clip, text: Prompt) -> TextBatch:
         import torch
 
         from engine.families.parts.prompt import chunks_of
 
-        chunks = len(chunks_of(text_for(text, clip.names[0]), clip.tokenizers[0], lambda name: None))
-        length, width = (int(clip.configs[0][key]) for key in ("max_position_embeddings", "hidden_size"))
-        return TextBatch(torch.zeros(1, length * chunks, width), torch.zeros(1, width))
+        chunks = max(
+            len(chunks_of(text_for(text, name), tokenizer, lambda name: None))
+            for name, tokenizer in zip(clip.names, clip.tokenizers, strict=True)
+        )
+        length, width = clip.configs[0]["max_position_embeddings"], sum(c["hidden_size"] for c in clip.configs)
+        pooled = clip.configs[-1]["projection_dim" if "projection" in clip.configs[-1] else "hidden_size"]
+        return TextBatch(torch.zeros(1, length * chunks, width), torch.zeros(1, pooled))
 
     def encode_captions(self, modules: Sequence[nn.Module], clip: Clip, captions: Sequence[str]) -> TextBatch:
+        import torch
+
         from engine.families.parts import clip as part
 
-        return TextBatch(*part.encode_captions(modules[0], clip.tokenizers[0], captions, clip.stop_at_layer))
+        states, pooled = zip(
+            *(
+                part.encode_captions(module, tokenizer, captions, clip.stop_at_layer, encoder)
+                for module, tokenizer, encoder in zip(modules, clip.tokenizers, self.kind.encoders, strict=True)
+            ),
+            strict=True,
+        )
+        return TextBatch(torch.cat(states, dim=-1), pooled[-1])
 
     def encode_image(self, module: nn.Module, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
         from engine.families.parts import diffusion
@@ -130,16 +161,19 @@ class UNetFamily:
     def predict(self, module: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, text: TextBatch) -> torch.Tensor:
         from engine.families.parts import diffusion
 
-        return diffusion.predict(module, x, timesteps, text.cross)
+        return diffusion.predict(module, x, timesteps, text)
 
     def schedule(self, model: Model) -> Schedule:
-        from engine.families.parts.schedule import DiscreteSchedule
+        from engine.families.parts.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod
 
-        return DiscreteSchedule.from_alphas_cumprod(self.alphas_cumprod(model))
+        schedule = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
+        return schedule.zero_terminal_snr() if model.options.get(ZERO_SNR) else schedule
 
     def alphas_cumprod(self, model: Model) -> torch.Tensor:
         from engine.families.parts.schedule import scaled_linear_alphas_cumprod
 
+        if model.options.get(ZERO_SNR):
+            return 1 / (self.schedule(model).sigmas.double() ** 2 + 1)
         return scaled_linear_alphas_cumprod()
 
     def lora_targets(self, module: nn.Module, part: Part, *, linear: bool, conv: bool) -> list[str]:
@@ -177,8 +211,11 @@ class UNetFamily:
             tables["denoiser"] = lora.unet_names(model.modules, keymaps.unet_map(model.config))
             shapes["denoiser"] = model.modules
         if clip is not None:
-            tables["text_encoder"] = lora.clip_names(clip.modules[0], keymaps.clip_text_map())
-            shapes["text_encoder"] = clip.modules[0]
+            several = len(clip.refs) > 1
+            for i, (part, modules, name) in enumerate(zip(TEXT_PARTS, clip.modules, clip.names, strict=False)):
+                number = str(i + 1) if several and i else ""  # files of one encoder's LoRA fit the first of several
+                tables[part] = lora.clip_names(modules, keymaps.clip_text_map(), number=number, comfy=f"clip_{name}")
+                shapes[part] = modules
         return lora.read_lora(header, tables, shapes, seems)
 
     def _open(self, path: Path, *, alone: bool = False, allow_pickle: bool) -> tuple[Header, UNetFacts]:
@@ -208,6 +245,7 @@ class UNetFamily:
             prediction=self.kind.prediction(header),
             latent=self.kind.latent(header, vae_config),
             modules=unet.modules(),
+            options={ZERO_SNR: True} if self.kind.zero_snr(header) else {},
         )
 
     def _stored_text(

@@ -9,6 +9,7 @@ configs), `easel.tokenizer` (JSON: {"vocab", "merges"}), `easel.defaults` (JSON:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from engine.families.parts.text_encoder import TextEncoder, kind_of
 from engine.weights.header import Header
 
 Names = Literal["ldm", "diffusers"]
+SIZE_EMBEDDING = 256  # numbers that one size is embedded in
 UNET_PREFIXES = ("model.diffusion_model.", "unet.", "")
 VAE_PREFIXES: dict[Names, str] = {"ldm": "first_stage_model.", "diffusers": "vae."}
 
@@ -26,6 +28,8 @@ _LANDMARKS: tuple[tuple[Names, str, str, str, str], ...] = (  # first and last l
     ("ldm", "input_blocks.0.0", "out.2", "label_emb.0.0", "input_blocks.1.1."),
     ("diffusers", "conv_in", "conv_out", "add_embedding.linear_1", "down_blocks.0.attentions.0."),
 )
+
+_LAST_NORM = r"^(output_blocks|up_blocks)\..*transformer_blocks\.0\.norm1\.bias$"
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class UNetFacts:
     linear: bool  # whether linear layers stand around its attention, or 1x1 convolutions
     vector: int  # width of its second embedding, of size and pooled text; 0 without one
     finest: bool  # whether it attends at the finest level
+    last_norm: str  # a norm's bias in its last block of attention, behind the prefix
 
 
 def unet_facts(header: Header) -> UNetFacts | None:
@@ -61,8 +66,19 @@ def unet_facts(header: Header) -> UNetFacts | None:
                 linear=len(around) == 2,
                 vector=size.shape[1] if size else 0,
                 finest=any(name.startswith(finest) for name in inside),
+                last_norm=max((n for n in inside if re.search(_LAST_NORM, n)), key=_places, default=""),
             )
     return None
+
+
+def _places(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]
+
+
+def heads_of_64(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Of models since SD 2: as many heads as make each 64 wide. diffusers' name for the count is an old mistake."""
+    heads = tuple(max(1, width // 64) for width in sizes["block_out_channels"])
+    return {"attention_head_dim": heads, "norm_num_groups": 32}
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,7 @@ class UNetKind:
     unet: Callable[[Mapping[str, Any]], Mapping[str, Any]] = field(repr=False)
     vae: Mapping[str, Any]
     channels: tuple[int, ...] = (4,)  # that its UNet may take
+    guess: Callable[[Header, UNetFacts], Prediction] | None = None  # what it predicts, where the file does not say so
 
     def detect(self, header: Header) -> Detected | None:
         """A checkpoint: UNet, VAE and every text encoder."""
@@ -105,12 +122,17 @@ class UNetKind:
         return facts if facts and facts.in_channels in self.channels and self.fits(facts) else None
 
     def prediction(self, header: Header) -> Prediction:
-        """As the metadata or the tensor that marks it says; the family's own otherwise."""
+        """As the metadata or the tensor that marks it says; else as the family can tell; else the family's own."""
         stated = header.metadata.get("modelspec.prediction_type", "")
-        stated = stated or json_metadata(header, "easel.scheduler").get("prediction_type", "")
-        if "v_pred" in header or str(stated).lower().startswith("v"):
+        stated = str(stated or json_metadata(header, "easel.scheduler").get("prediction_type", "")).lower()
+        if "v_pred" in header or stated.startswith("v"):
             return "v"
-        return self.spec.prediction
+        facts = None if stated or self.guess is None else self.facts(header)
+        return self.guess(header, facts) if facts and self.guess else self.spec.prediction
+
+    def zero_snr(self, header: Header) -> bool:
+        """Whether the last step of its training was noise alone: by a tensor that marks it or a folder's scheduler."""
+        return "ztsnr" in header or bool(json_metadata(header, "easel.scheduler").get("rescale_betas_zero_snr"))
 
     def latent(self, header: Header, vae_config: Mapping[str, Any]) -> LatentFormat:
         """`vae_config` may be empty: of a denoiser alone."""

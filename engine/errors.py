@@ -34,11 +34,21 @@ class EaselError(Exception):
         self.values = values
         super().__init__(self.en.format(**values))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross to other processes; their fields are named, so they can't be made again from `args`."""
+        return _made_again, (type(self), self.values)
+
     def text(self, language: Language = "en") -> str:
         return (self.zh if language == "zh" else self.en).format(**self.values)
 
     def to_json(self) -> dict[str, Any]:
         return {"code": type(self).__name__, "en": self.text("en"), "zh": self.text("zh")}
+
+
+def _made_again(kind: type[EaselError], values: dict[str, Any]) -> EaselError:
+    error = kind.__new__(kind)
+    EaselError.__init__(error, **values)
+    return error
 
 
 class InputError(EaselError):

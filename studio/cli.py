@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     tag.add_argument("--threshold", action="append", default=[], metavar="CATEGORY=SCORE", help="may be repeated")
     tag.add_argument("--trigger", help="trigger word that comes first in every caption")
     tag.add_argument("--export", nargs="?", const=".txt", choices=(".txt", ".caption"), help="write caption files")
+    tag.add_argument("--ray", metavar="ADDRESS", help="read on the machines of a Ray cluster (auto, HOST:PORT)")
     _worker_options(tag)
 
     train = command("train", commands.train, "Train a LoRA as a TOML file says.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,8 @@ def tag(options: argparse.Namespace) -> int:
         wanted["thresholds"] = {**wanted.get("thresholds", {}), **dict(map(_threshold, options.threshold))}
     if options.trigger:
         wanted["captions"] = {**wanted.get("captions", {}), "trigger_word": options.trigger}
+    if options.ray:
+        wanted["ray"] = os.environ["EASEL_RAY"] = options.ray  # whoever types commands here is the owner
     if options.export:
         wanted["export"] = options.export
     job = _do(workspace, settings, "tag", wanted, f"tag {name}")

@@ -23,7 +23,7 @@ from engine.jobs.types import JobContext
 from taggers.catalogue import tagger
 from taggers.opening import open_reader
 from taggers.passes import Decoder, Words, chosen, chunks, decoding_threads
-from taggers.reader import Found, Reader
+from taggers.reader import Found, Origin, Reader
 from taggers.results import Results, known_to
 from taggers.settings import Captioner, OnnxTool, TagSettings
 from taggers.similarity import SimilarityTool
@@ -70,16 +70,19 @@ def run(ctx: JobContext, settings: TagSettings) -> dict[str, Any]:
         if settings.merge is not None:
             dataset.store.change_meta(_MERGE, settings.merge.model_dump(), f"Merge: {settings.merge.how}")
         ids = chosen(dataset, settings.pictures)
-        done: list[_Tool] = []
+        done: list[_Tool | FarTool] = []
         for group in _groups(ctx, settings):
+            if settings.ray:
+                done += [far_pass(ctx, settings, dataset, tool, ids, problems) for tool in group]
+                continue
             tools = [_opened(ctx, dataset, tool, settings) for tool in group]
             done += tools
             _pass(ctx, settings, dataset, tools, ids, problems)
         if settings.captions is not None:
             set_rules(dataset, settings.captions)
-        first = done[0]
-        result = {"dataset": dataset.name, "tagger": first.reader.title, "problems": problems, **first.to_json()}
-        result["tools"] = [tool.to_json() for tool in done]
+        parts = [tool.to_json() for tool in done]
+        name = str(parts[0]["tool"]).partition(":")[2]
+        result = {"dataset": dataset.name, "tagger": name, "problems": problems, **parts[0], "tools": parts}
         if settings.export:
             sidecars = export_sidecars(dataset, View(dataset.store), suffix=settings.export, progress=ctx.progress)
             result["exported"] = sidecars.done + sidecars.unchanged
@@ -106,14 +109,18 @@ def _groups(ctx: JobContext, settings: TagSettings) -> Iterator[list[OnnxTool | 
         yield together
 
 
+def source_of(ctx: JobContext, dataset: Dataset, origin: Origin, tool: OnnxTool | Captioner) -> Source:
+    source = dataset.store.source(origin.tool, origin.version, origin.settings, policy=origin.policy)
+    if isinstance(tool, OnnxTool):
+        return replace(source, policy=_moved(ctx, dataset, source, tool))
+    return source
+
+
 def _opened(ctx: JobContext, dataset: Dataset, tool: OnnxTool | Captioner, settings: TagSettings) -> _Tool:
     name = tool.tagger if isinstance(tool, OnnxTool) else tool.model
     ctx.progress(0, 0, name, phase="load")
     reader = open_reader(ctx.workspace, ctx.models, tool)
-    origin = reader.origin()
-    source = dataset.store.source(origin.tool, origin.version, origin.settings, policy=origin.policy)
-    if isinstance(tool, OnnxTool):
-        source = replace(source, policy=_moved(ctx, dataset, source, tool))
+    source = source_of(ctx, dataset, reader.origin(), tool)
     after = "none" if isinstance(tool, OnnxTool) else tool.replace
     results = Results(dataset, source.id, f"{reader.title}", after)
     always = settings.overwrite or isinstance(tool, SimilarityTool)  # captions change meanwhile
@@ -209,6 +216,87 @@ def _read(
             raise next(iter(refused.values()))  # nothing works: it is the tool, not the pictures
 
 
+@dataclass
+class FarTool:
+    """A tool that read on a cluster, for the job's result."""
+
+    source: Source
+    results: Results
+    tagged: int = 0
+    skipped: int = 0
+    where: set[str] = field(default_factory=set)
+    started: float = field(default_factory=time.monotonic)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "tool": self.source.tool,
+            "source": self.source.id,
+            "tagged": self.tagged,
+            "skipped": self.skipped,
+            "cut": self.results.cut,
+            "provider": ", ".join(sorted(self.where)),
+            "pictures_per_second": round(self.tagged / max(1e-6, time.monotonic() - self.started), 2),
+        }
+
+
+def far_pass(
+    ctx: JobContext,
+    settings: TagSettings,
+    dataset: Dataset,
+    tool: OnnxTool | Captioner,
+    ids: Sequence[int],
+    problems: dict[str, dict[str, Any]],
+) -> FarTool:
+    """One tool on every machine of a cluster. Files are read here, some batches ahead of what is asked for."""
+    from taggers.cluster import Cluster, Sent
+
+    ctx.progress(0, 0, settings.ray, phase="load")
+    cluster = Cluster(settings.ray, ctx.workspace, tool)
+    try:
+        source = source_of(ctx, dataset, cluster.origin(), tool)
+        done = FarTool(source, Results(dataset, source.id, source.tool, getattr(tool, "replace", "none")))
+        known = set() if settings.overwrite else known_to(dataset, source.id)
+        left = [id for id in ids if id not in known]
+        done.skipped = len(ids) - len(left)
+        words = Words(dataset, cluster.wants_words())
+        sent: dict[int, list[Picture]] = {}
+
+        def batches() -> Iterator[list[Sent]]:
+            number = 0
+            for chunk in chunks(dataset, left):
+                about = words.about(chunk)
+                for start in range(0, len(chunk), tool.batch_size):
+                    pictures: list[Picture] = []
+                    batch: list[Sent] = []
+                    for picture in chunk[start : start + tool.batch_size]:
+                        try:
+                            data = dataset.path(picture.path).read_bytes()
+                        except OSError:
+                            _list_problem(dataset, picture, PictureGone(name=picture.path), problems)
+                            continue
+                        pictures.append(picture)
+                        batch.append((picture.name, data, about[picture.id]))
+                    sent[number] = pictures
+                    number += 1
+                    yield batch
+
+        seen = 0
+        for number, found, where in cluster.read(batches()):
+            pictures = sent.pop(number)
+            seen += len(pictures)
+            done.where.add(where)
+            refused = done.results.add(dict(zip(pictures, found, strict=True)))
+            done.tagged += len(pictures) - len(refused)
+            for picture, error in refused.items():
+                _list_problem(dataset, picture, error, problems)
+            ctx.progress(seen, len(left), f"{source.tool} · {len(done.where)} ×", phase="tag")
+            ctx.checkpoint()
+        done.results.flush()
+        return done
+    finally:
+        cluster.close()
+
+
 def _batches(
     items: Iterator[tuple[Picture, list[Any] | PictureError]], size: int
 ) -> Iterator[list[tuple[Picture, list[Any] | PictureError]]]:
@@ -224,5 +312,5 @@ def _batches(
 
 def _list_problem(dataset: Dataset, picture: Picture, error: EaselError, problems: dict[str, dict[str, Any]]) -> None:
     problems[picture.path] = error.to_json()
-    if not isinstance(error, PictureGone):
+    if isinstance(error, PictureError) and not isinstance(error, PictureGone):
         dataset.store.set_problem(picture.path, error.to_json())

@@ -97,11 +97,27 @@ def open_rgb(path: Path, *, at_least: int | None = None, ground: tuple[int, int,
         if os.stat(path).st_size == 0:
             raise EmptyPicture(name=path.name)
         with open(path, "rb") as file:
-            image = _opened(file, path.name)
-            if at_least and image.format == "JPEG":
-                image.draft("RGB", (2 * at_least, 2 * at_least))
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image), ground)
+            return _decoded(file, path.name, at_least, ground)
+
+
+def decode_rgb(
+    data: bytes, name: str, *, at_least: int | None = None, ground: tuple[int, int, int] = WHITE
+) -> Image.Image:
+    """As `open_rgb`, of a file's bytes."""
+    with _explained(name):
+        if not data:
+            raise EmptyPicture(name=name)
+        return _decoded(io.BytesIO(data), name, at_least, ground)
+
+
+def _decoded(
+    file: io.BytesIO | io.BufferedReader, name: str, at_least: int | None, ground: tuple[int, int, int]
+) -> Image.Image:
+    image = _opened(file, name)
+    if at_least and image.format == "JPEG":
+        image.draft("RGB", (2 * at_least, 2 * at_least))
+    image.load()
+    return to_rgb(ImageOps.exif_transpose(image), ground)
 
 
 def to_rgb(image: Image.Image, ground: tuple[int, int, int] = WHITE) -> Image.Image:

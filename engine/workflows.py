@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
+
+from engine.graph.parameters import Parameters
 
 Prompt = dict[str, dict[str, Any]]
 
@@ -75,6 +79,29 @@ def text_to_image(settings: PictureSettings) -> Prompt:
     prompt["6"] = _node("VAEDecode", samples=["5", 0], vae=["1", 2])
     prompt["7"] = _node("SaveImage", images=["6", 0], filename_prefix=s.filename_prefix)
     return prompt
+
+
+def from_parameters(told: Parameters, checkpoints: Sequence[str], loras: Sequence[str]) -> PictureSettings:
+    """A1111's values as settings; what they leave open is the default. Its names of models have no suffix: the file that
+    is called so is taken, else the name as it is told."""
+    given = {
+        name: value
+        for name in ("width", "height", "steps", "cfg", "seed", "sampler_name", "scheduler")
+        if (value := getattr(told, name)) not in (None, "")
+    }
+    first = checkpoints[0] if checkpoints else ""
+    return PictureSettings(
+        ckpt_name=_file_called(told.model, checkpoints) if told.model else first,
+        positive=told.positive,
+        negative=told.negative,
+        loras=tuple(LoraChoice(_file_called(one.name, loras), one.strength, one.strength) for one in told.loras),
+        **given,
+    )
+
+
+def _file_called(stem: str, files: Sequence[str]) -> str:
+    wanted = stem.lower()
+    return next((name for name in files if PurePosixPath(name).stem.lower() == wanted), f"{stem}.safetensors")
 
 
 def settings_of(prompt: Prompt) -> PictureSettings | None:

@@ -29,7 +29,7 @@ from engine.workspace import Workspace
 from studio import api, page
 from studio.access import Access
 from studio.app import App
-from studio.comfy import events, files, history, info, internal, models, prompt, userdata
+from studio.comfy import editor, events, files, history, info, internal, models, prompt, userdata
 from studio.comfy.requests import error_response, failure_response, system_response
 from studio.gate import Gate
 from studio.nodes import NodeList
@@ -112,7 +112,13 @@ def asgi_app(app: App, with_page: bool = True) -> ASGIApp:
 
         pages = live.routes(app)
     server = Starlette(
-        routes=[*api.routes(app), *pages, *comfy, Mount("/api", routes=_again(comfy))],
+        routes=[
+            *api.routes(app),
+            *pages,
+            *editor.routes(app, _again(comfy), _again(comfy)),
+            *comfy,
+            Mount("/api", routes=_again(comfy)),
+        ],
         lifespan=lifespan,
         exception_handlers={EaselError: error_response, OSError: system_response, Exception: failure_response},
     )

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from engine.errors import OutsideWorkspace
-from engine.workspace import is_text, replacing
+from engine.workspace import Workspace, is_text, replacing
 from studio.app import App
 from studio.comfy.requests import MIB, empty, json_body, json_object, limited, path_in, text
 
@@ -24,40 +24,56 @@ LARGEST_FILE_MIB = 50
 LARGEST_SETTINGS = 2 * MIB
 
 
+class EditorSettings:
+    """The settings that an editor stores: any JSON by name."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.path = user_folder(workspace) / "editor.settings.json"
+
+    def read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def write(self, changes: dict[str, Any]) -> bool:
+        """False when there would be too many; then nothing is changed."""
+        data = json.dumps({**self.read(), **changes}).encode()
+        if len(data) > LARGEST_SETTINGS:
+            return False
+        with replacing(self.path) as file:
+            file.write(data)
+        return True
+
+
+def user_folder(workspace: Workspace) -> Path:
+    return workspace.root / "user"
+
+
 def routes(app: App) -> list[BaseRoute]:
-    root = app.workspace.root / "user"
-    settings_file = root / "editor.settings.json"
+    root = user_folder(app.workspace)
+    kept = EditorSettings(app.workspace)
+    settings_file = kept.path
 
     async def users(request: Request) -> Response:
         if request.method == "POST":  # there is one; whoever asks for another is told its id
             return JSONResponse(USER)
         return JSONResponse({"storage": "server", "migrated": True})
 
-    def read_settings() -> dict[str, Any]:
-        try:
-            return json.loads(settings_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-
     def write_settings(changes: dict[str, Any]) -> Response:
-        settings = {**read_settings(), **changes}
-        data = json.dumps(settings).encode()
-        if len(data) > LARGEST_SETTINGS:
-            return text("The settings are too large", 413)
-        with replacing(settings_file) as file:
-            file.write(data)
-        return empty()
+        return empty() if kept.write(changes) else text("The settings are too large", 413)
 
     async def settings(request: Request) -> Response:
         if request.method == "POST":
             return await run_in_threadpool(write_settings, await json_object(request))
-        return JSONResponse(await run_in_threadpool(read_settings))
+        return JSONResponse(await run_in_threadpool(kept.read))
 
     async def one_setting(request: Request) -> Response:
         name = request.path_params["name"]
         if request.method == "POST":
             return await run_in_threadpool(write_settings, {name: await json_body(request)})
-        return JSONResponse((await run_in_threadpool(read_settings)).get(name))
+        return JSONResponse((await run_in_threadpool(kept.read)).get(name))
 
     def list_files(request: Request) -> Response:
         query = request.query_params
@@ -69,8 +85,8 @@ def routes(app: App) -> list[BaseRoute]:
                 return JSONResponse([])
             return text("Directory not found", 404)
         found = folder.rglob("*") if query.get("recurse", "").lower() == "true" else folder.glob("*")
-        kept = (p for p in found if is_text(str(p)) and not p.name.startswith(".") and p != settings_file)
-        files = sorted(p for p in kept if os.path.isfile(p))
+        shown = (p for p in found if is_text(str(p)) and not p.name.startswith(".") and p != settings_file)
+        files = sorted(p for p in shown if os.path.isfile(p))
         names = [p.relative_to(folder).as_posix() for p in files]
         if query.get("full_info", "").lower() == "true":
             return JSONResponse([{**_about(p), "path": n} for p, n in zip(files, names, strict=True)])

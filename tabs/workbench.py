@@ -1,0 +1,229 @@
+"""What the Workflow tab has open: one workflow with its name, kept with the drafts, so that a reload loses nothing.
+
+Whatever is opened (a workflow, an API prompt, a picture, A1111's text, a template) becomes a workflow here. `serial`
+rises when it is opened from outside the editor, so that an editor that is open knows it has to load it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from engine.errors import InputError, NotFound
+from engine.graph import form
+from engine.graph.form import NotAWorkflow
+from engine.graph.layout import to_workflow
+from engine.graph.metadata import Metadata, read_metadata
+from engine.graph.parameters import parse_parameters
+from engine.graph.widgets import Widgets
+from engine.graph.workflow import is_prompt, to_prompt
+from engine.jobs.types import Job
+from engine.workflows import from_parameters, text_to_image
+from engine.workspace import inside, is_text, replacing
+from tabs.app import App
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "configs" / "workflows"
+FIRST_TEMPLATE = "demo_text_to_image"
+LONGEST_SHOWN = 120
+DRAFT = "workflow"
+
+
+class NothingInside(InputError):
+    en = "{name} does not say how it was made: there is no workflow in it."
+    zh = "{name} 中没有工作流，没有记录它是如何生成的。"
+
+
+class BadName(InputError):
+    en = "'{name}' can't be a workflow's name. Use letters, digits, spaces, - and _, at most 100."
+    zh = "“{name}”不能作为工作流名称。请使用文字、数字、空格、- 和 _，最多 100 个字符。"
+
+
+@dataclass(frozen=True)
+class Opened:
+    workflow: dict[str, Any]
+    name: str
+    serial: int
+
+
+def opened(app: App) -> Opened:
+    """What is open; at first a template for the bundled model."""
+    draft = app.drafts.get(DRAFT)
+    workflow = draft.get("workflow")
+    if isinstance(workflow, dict):
+        return Opened(workflow, str(draft.get("name", "")), int(draft.get("serial", 0)))
+    return open_template(app, FIRST_TEMPLATE)
+
+
+def open_document(app: App, document: Any, name: str = "") -> Opened:
+    """Open a workflow or an API prompt. Raises NotAWorkflow."""
+    return _keep(app, as_workflow(app, document), name, bump=True)
+
+
+def update(app: App, workflow: Any) -> Opened:
+    """What the editor has made of what is open."""
+    return _keep(app, as_workflow(app, workflow), opened(app).name, bump=False)
+
+
+def open_file(app: App, file: Path | IO[bytes], name: str) -> Opened:
+    """Open a JSON file, or the workflow that a picture carries. Raises NotAWorkflow, NothingInside, PictureError."""
+    data = file.read_bytes() if isinstance(file, Path) else file.read()
+    stem = Path(name).stem
+    if data.lstrip()[:1] in (b"{", b"["):
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise NotAWorkflow(reason=f"{name[:80]} is no JSON ({str(error)[:100]})") from error
+        return open_document(app, document, stem)
+    if isinstance(file, Path):
+        return open_metadata(app, read_metadata(file), name)
+    file.seek(0)
+    return open_metadata(app, read_metadata(file), name)
+
+
+def open_metadata(app: App, found: Metadata, name: str) -> Opened:
+    stem = Path(name).stem
+    if found.workflow and isinstance(found.workflow.get("nodes"), list):
+        return open_document(app, found.workflow, stem)
+    if found.prompt:
+        return open_document(app, found.prompt, stem)
+    if found.parameters:
+        return open_parameters(app, found.parameters, stem)
+    raise NothingInside(name=name[:80])
+
+
+def open_parameters(app: App, text: str, name: str = "") -> Opened:
+    """Open A1111's text as the graph that makes such a picture here."""
+    models, loras = app.workspace.list_models("checkpoints"), app.workspace.list_models("loras")
+    settings = from_parameters(parse_parameters(text), models, loras)
+    return open_document(app, text_to_image(settings), name)
+
+
+def open_template(app: App, name: str) -> Opened:
+    return open_document(app, template(name), name)
+
+
+def open_saved(app: App, name: str) -> Opened:
+    path = saved_path(app, name)
+    if not path.is_file():
+        raise NotFound(what="workflow", name=name[:80], remedy="It may have been deleted in the editor.")
+    return open_file(app, path, path.name)
+
+
+def save(app: App, name: str) -> Opened:
+    """Keep what is open where the editor keeps its workflows, with the inputs that were chosen for the form."""
+    found = opened(app)
+    with replacing(saved_path(app, name), "w") as file:
+        json.dump(found.workflow, file, ensure_ascii=False)
+    return _keep(app, found.workflow, name, bump=False)
+
+
+def choose_inputs(app: App, inputs: Sequence[tuple[str, str]]) -> Opened:
+    found = opened(app)
+    with _judged():
+        return _keep(app, form.with_chosen(found.workflow, inputs), found.name, bump=False)
+
+
+def set_values(app: App, values: Mapping[str, Any]) -> Opened:
+    found = opened(app)
+    with _judged():
+        changed = form.with_values(found.workflow, values, app.catalogue, app.workspace)
+    return _keep(app, changed, found.name, bump=False)
+
+
+def run(app: App, user: str = "") -> Job:
+    """Queue what is open, as the editor would; seeds that are to change afterwards have changed then."""
+    found, rng = opened(app), random.Random()
+    prompt = to_prompt(found.workflow, app.catalogue, rng)
+    extra = {"extra_pnginfo": {"workflow": found.workflow}}
+    job, _ = app.submit_prompt(prompt, extra_data=extra, user=user)
+    _keep(app, form.after_run(found.workflow, app.catalogue, app.workspace, rng), found.name, bump=False)
+    return job
+
+
+def describe(app: App, found: Opened) -> dict[str, Any]:
+    """What the tab shows: the workflow, its form, and every node with the inputs that could be in the form."""
+    with _judged():
+        known = Widgets(found.workflow, app.catalogue, app.workspace)
+        nodes = {str(node["id"]): node for node in found.workflow["nodes"]}
+        rows = form.choosable(found.workflow, app.catalogue, app.workspace)
+        for row in rows:
+            node = nodes[row["id"]]
+            row["inputs"] = [[w.name, _short(w.value(node))] for w in known.of(node) if not w.linked]
+        return {
+            "name": found.name,
+            "serial": found.serial,
+            "workflow": found.workflow,
+            "fields": form.fields(found.workflow, app.catalogue, app.workspace),
+            "nodes": rows,
+        }
+
+
+def as_workflow(app: App, document: Any) -> dict[str, Any]:
+    if isinstance(document, Mapping) and isinstance(document.get("prompt"), Mapping) and "nodes" not in document:
+        document = document["prompt"]  # what programs send to POST /prompt
+    if is_prompt(document):
+        with _judged():
+            return to_workflow(document, app.catalogue)
+    return form.check_workflow(document)
+
+
+def templates() -> list[dict[str, Any]]:
+    """[{"name", "title", "title_zh", "description", "description_zh", "family"}] of ours, by family."""
+    found = []
+    for path in sorted(TEMPLATES.glob("*.json")):
+        about = json.loads(path.read_text(encoding="utf-8"))["extra"]["easel"]
+        found.append({"name": path.stem, **about})
+    return sorted(found, key=lambda row: (row["order"], row["name"]))
+
+
+def template(name: str) -> dict[str, Any]:
+    path = inside(TEMPLATES, f"{name}.json")
+    if not path.is_file() or "/" in name:
+        raise NotFound(what="template", name=name[:80], remedy="GET /templates/index.json lists them.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def saved(app: App) -> list[str]:
+    """Names of the workflows that were saved, in the editor or here, newest first."""
+    folder = saved_folder(app)
+    paths = [path for path in folder.rglob("*.json") if is_text(str(path)) and not path.name.startswith(".")]
+    paths = sorted((path for path in paths if path.is_file()), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+
+
+def saved_folder(app: App) -> Path:
+    return app.workspace.root / "user" / "workflows"
+
+
+def saved_path(app: App, name: str) -> Path:
+    plain = name.strip()
+    if not plain or len(plain) > 100 or plain.startswith((".", "/")) or any(c in '\\:*?"<>|' for c in plain):
+        raise BadName(name=name[:80])
+    if not is_text(plain) or any(ord(c) < 32 for c in plain) or ".." in plain.split("/"):
+        raise BadName(name=name[:80].encode("unicode_escape").decode())
+    return inside(saved_folder(app), f"{plain}.json")
+
+
+def _keep(app: App, workflow: dict[str, Any], name: str, *, bump: bool) -> Opened:
+    serial = int(app.drafts.get(DRAFT).get("serial", 0)) + (1 if bump else 0)
+    app.drafts.put(DRAFT, {"workflow": workflow, "name": name, "serial": serial})
+    return Opened(workflow, name, serial)
+
+
+@contextmanager
+def _judged() -> Iterator[None]:
+    """A workflow may be anything: what is odd deep inside is told as such."""
+    try:
+        yield
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise NotAWorkflow(reason=f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"

@@ -7,6 +7,7 @@
 A torch that this Python already has is kept. Otherwise pip resolves it as you have configured pip (mirrors included);
 where you have configured nothing, a build that fits the machine is taken from PyTorch's own index. To choose a build
 yourself, put it into .venv first, e.g. `.venv/bin/python -m pip install torch --index-url .../whl/cpu`.
+The node editor is installed beside it as the package of its own that it is; EASEL_EDITOR=0 leaves it out.
 
 This file stays readable for older Pythons, so that they can say what is wrong.
 """
@@ -25,6 +26,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 TORCH = "torch>=2.8,<2.14"
 TORCH_INDEX = "https://download.pytorch.org/whl/"
 CUDA_BUILD = "cu128"  # runs on every driver for CUDA 12
+EDITOR = "editor"  # an extra that is tried, not needed: the node editor, a package of its own under GPL-3.0
 PASSED_ON = ("serve", "tag", "train", "run", "jobs", "doctor", "password", "token", "--version")
 
 
@@ -58,7 +60,7 @@ def prepare(folder, extra):
     if not python.exists():
         make_environment(folder)
     extras = sorted({extra, *(done.get("extras", []) if done.get("fingerprint") == wanted else [])})
-    install(python, [name for name in extras if name])
+    install(python, [name for name in extras if name], editor=os.environ.get("EASEL_EDITOR") != "0")
     stamp.write_text(json.dumps({"fingerprint": wanted, "extras": extras}), encoding="utf-8")
     return python
 
@@ -118,13 +120,23 @@ def has_torch(python):
     return done.returncode == 0 and parts[0] == "2" and parts[1].isdigit() and 8 <= int(parts[1]) < 14
 
 
-def install(python, extras):
+def install(python, extras, editor=True):
     if not has_torch([str(python)]):
         install_torch(python)
-    what = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
     print("Installing what Easel needs. The first time takes some minutes ...", flush=True)
-    if subprocess.run([str(python), "-m", "pip", "install", "--editable", what], stdin=subprocess.DEVNULL).returncode:
+    if editor and install_easel(python, [*extras, EDITOR]):
+        return
+    if not install_easel(python, extras):
         raise CannotStart("pip could not install Easel; its words are above. Run this again when that is mended.")
+    if editor:
+        print("Note: the node editor could not be installed; the Workflow tab draws graphs without it.", flush=True)
+
+
+def install_easel(python, extras):
+    what = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
+    return not subprocess.run(
+        [str(python), "-m", "pip", "install", "--editable", what], stdin=subprocess.DEVNULL
+    ).returncode
 
 
 def install_torch(python):

@@ -82,8 +82,8 @@ def text_to_image(settings: PictureSettings) -> Prompt:
 
 
 def from_parameters(told: Parameters, checkpoints: Sequence[str], loras: Sequence[str]) -> PictureSettings:
-    """A1111's values as settings; what they leave open is the default. Its names of models have no suffix: the file that
-    is called so is taken, else the name as it is told."""
+    """A1111's values as settings; what they leave open is the default. Its names of models have no suffix: the file
+    that is called so is taken, else the name as it is told."""
     given = {
         name: value
         for name in ("width", "height", "steps", "cfg", "seed", "sampler_name", "scheduler")

@@ -85,10 +85,18 @@ class App:
             "outputs": found.outputs,
             "draft": draft,
         }
-        return self.submit("generate", settings, client_id=client_id, **spec), found
+        titled = {**spec, "title": spec.get("title") or title_of(found.prompt)}
+        return self.submit("generate", settings, client_id=client_id, **titled), found
 
     def language(self, request: Request | None) -> Language:
         """The language of whoever asks: the studio's setting, or else the browser's wish."""
         if self.settings.language != "auto":
             return self.settings.language
         return language_of(request.headers.get("accept-language", "") if request else "")
+
+
+def title_of(prompt: Mapping[str, Any]) -> str:
+    """What a person would know a prompt by: the first text that it encodes."""
+    encoders = (node for node in prompt.values() if str(node.get("class_type", "")).startswith("CLIPTextEncode"))
+    texts = (text for node in encoders for text in (node.get("inputs") or {}).values() if isinstance(text, str))
+    return next((text.strip()[:80] for text in texts if text.strip()), "")

@@ -23,6 +23,9 @@ class ServerSettings(Section):
 
     host: Annotated[str, Field(description="Address to listen on. 0.0.0.0: other machines can reach it.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port of the page and the API; 0 takes a free one.")] = 7860
+    editor: Annotated[bool, Field(description="Serve the node editor at /comfy/, where its package is installed.")] = (
+        True
+    )
     browser: Annotated[bool, Field(description="Open the page in a browser at start, where there is one.")] = True
 
 

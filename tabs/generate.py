@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import random
-import shutil
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from engine.errors import EaselError, InputError
 from engine.families.base import Defaults, Detected
-from engine.families.discover import detect
-from engine.graph.metadata import read_metadata
-from engine.graph.parameters import parse_parameters
 from engine.sampling.names import SAMPLERS, SCHEDULERS
-from engine.weights.header import read_header
-from engine.workflows import LoraChoice, PictureSettings, settings_of, text_to_image
-from engine.workspace import inside
+from engine.workflows import LoraChoice, PictureSettings, text_to_image
+from tabs import workbench
 from tabs.app import App, refuse
 from tabs.forms import keep
 from tabs.live import field, part
+from tabs.restoring import SIZED, factor_of, fill, model_info, of_text
 from tabs.shell import Pages
 from tabs.words import T
 
 DEMO_MODEL = "easel-demo.safetensors"
 DEMO_PROMPT = "a large happy red star on a blue background"
 LARGEST_SEED = 2**64 - 1
-SIZED = ("width", "height", "steps", "cfg", "sampler_name", "scheduler")  # what a model has defaults for
+RECEIVED = ("send.img2img", "send.restore")
 
 
 class BadSeed(InputError):
@@ -46,21 +40,14 @@ class NoModel(InputError):
     zh = "没有选择模型。请将检查点放入 models/checkpoints，或选择已有的模型。"
 
 
-class NoSuchModel(InputError):
-    en = "There is no model '{name}' in models/checkpoints any more. Choose another."
-    zh = "models/checkpoints 中已没有模型“{name}”。请选择其他模型。"
-
-
-class NoSettings(InputError):
-    en = "{name} does not say how it was made, so there is nothing to restore."
-    zh = "{name} 没有记录生成信息，无法还原设置。"
-
-
 def build(app: App, pages: Pages) -> None:
     with gr.Row(elem_classes=["ez-generate"]):
         with gr.Column(elem_classes=["ask"], min_width=300):
             fields, start = _prompt_fields(app), _start(app)
-            go = gr.Button(T("generate.go"), variant="primary", elem_id="generate-go")
+            with gr.Row():
+                go = gr.Button(T("generate.go"), variant="primary", elem_id="generate-go", scale=3, min_width=120)
+                graph = gr.Button(T("generate.graph"), elem_id="generate-graph", scale=1, min_width=110)
+            taken = part("easel-take", of="tab-generate")
         with gr.Column(elem_classes=["see"], min_width=300):
             result = part("easel-result", kinds="generate")
         with gr.Column(elem_classes=["set"], min_width=300):
@@ -76,12 +63,24 @@ def build(app: App, pages: Pages) -> None:
             raise refuse(error, request) from error
 
     def send(event: gr.EventData, request: gr.Request) -> list[Any]:
-        if event._data.get("name") != "send":
-            return [gr.skip()] * (len(names) + 1)
+        sent = event._data
         try:
-            return [*fill(app, names, event._data), gr.Tabs(selected="generate")]
+            if sent.get("name") == "text":
+                values = of_text(app, str(sent.get("text", "")))
+                return [*(values.get(name, gr.skip()) for name in names), gr.skip()]
+            if sent.get("name") == "send" and sent.get("to") in RECEIVED:
+                return [*fill(app, names, sent), gr.Tabs(selected="generate")]
         except EaselError as error:
             raise refuse(error, request) from error
+        return [gr.skip()] * (len(names) + 1)
+
+    def open_graph(request: gr.Request, *values: Any) -> Any:
+        try:
+            settings = picture_settings(app, dict(zip(names, values, strict=True)))
+            workbench.open_document(app, text_to_image(settings), settings.positive.strip()[:40])
+        except EaselError as error:
+            raise refuse(error, request) from error
+        return gr.Tabs(selected="workflow")
 
     def defaults(name: str, request: gr.Request) -> list[Any]:
         try:
@@ -92,6 +91,7 @@ def build(app: App, pages: Pages) -> None:
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     go.click(generate, list(fields.values()), None, **quiet)
+    graph.click(open_graph, list(fields.values()), pages.bar, **quiet)
     fields["positive"].submit(generate, list(fields.values()), None, **quiet)
     fields["ckpt_name"].input(defaults, fields["ckpt_name"], [fields[name] for name in SIZED], **quiet)
     lists = [fields["ckpt_name"], fields["lora_name"]]
@@ -99,6 +99,7 @@ def build(app: App, pages: Pages) -> None:
     pages.bar.select(lambda: choices(app), None, lists, **quiet)
     pages.receive(lambda source: source.select(send, None, [*fields.values(), pages.bar], **quiet))
     pages.offer(result)
+    pages.offer(taken)
 
 
 def submit(app: App, form: dict[str, Any], user: str = "") -> str:
@@ -114,7 +115,7 @@ def picture_settings(app: App, form: dict[str, Any]) -> PictureSettings:
     reckoned with here, because EmptyLatentImage always divides by 8."""
     if not form["ckpt_name"]:
         raise NoModel()
-    factor = _factor(app, form["ckpt_name"])
+    factor = factor_of(app, form["ckpt_name"])
     lora = form.get("lora_name") or ""
     strength = _number(form, "lora_strength") if lora else 0.0
     return PictureSettings(
@@ -133,49 +134,6 @@ def picture_settings(app: App, form: dict[str, Any]) -> PictureSettings:
         loras=(LoraChoice(lora, strength, strength),) if lora else (),
         image=form.get("image") or "",
     )
-
-
-def fill(app: App, names: list[str], sent: dict[str, Any]) -> list[Any]:
-    """New values of the form's fields for a picture sent here: as start picture, or with its settings restored."""
-    folder = {"input": app.workspace.input, "temp": app.workspace.temp}.get(sent.get("type", ""), app.workspace.output)
-    path = inside(folder, f"{sent.get('subfolder', '')}/{sent['filename']}".lstrip("/"))
-    if sent["to"] == "send.img2img":
-        kept = _as_input(path, app.workspace.input)
-        return [kept if name == "image" else gr.skip() for name in names]
-    values = restored(app, path)
-    return [values.get(name, gr.skip()) for name in names]
-
-
-def restored(app: App, path: Path) -> dict[str, Any]:
-    """The form's values behind a picture: from the graph it carries, or from A1111's text. Raises NoSettings."""
-    found = read_metadata(path)
-    settings = settings_of(found.prompt or {})
-    if settings is None and not found.parameters:
-        raise NoSettings(name=path.name)
-    if settings is None:
-        told = parse_parameters(found.parameters)
-        known = {name: getattr(told, name) for name in ("positive", "negative", *SIZED)}
-        said: dict[str, Any] = {name: value for name, value in known.items() if value not in (None, "")}
-        return said if told.seed is None else said | {"seed": str(told.seed)}
-    factor = _factor(app, settings.ckpt_name) if _exists(app, settings.ckpt_name) else 8
-    lora = settings.loras[0] if settings.loras else LoraChoice("", 1.0)
-    values = asdict(settings)
-    if not settings.image:
-        del values["denoise"]  # without a start picture it is always 1, which would make the next start picture useless
-    return values | {
-        "seed": str(settings.seed),
-        "width": settings.width * factor // 8,
-        "height": settings.height * factor // 8,
-        "lora_name": lora.name,
-        "lora_strength": lora.strength_model,
-    }
-
-
-def model_info(app: App, name: str) -> Detected | None:
-    """What a checkpoint is by its header; None for a family not known here. Raises FileError, NoSuchModel."""
-    if not _exists(app, name):
-        raise NoSuchModel(name=name)
-    return detect(read_header(app.workspace.model_path("checkpoints", name)))
 
 
 def choices(app: App) -> list[Any]:
@@ -249,27 +207,6 @@ def _first_model(app: App) -> tuple[str | None, Detected | None]:
 def _start(app: App) -> Defaults:
     _, found = _first_model(app)
     return found.defaults if found else Defaults()
-
-
-def _factor(app: App, name: str) -> int:
-    found = model_info(app, name)
-    return found.factor if found else 8
-
-
-def _exists(app: App, name: str) -> bool:
-    return name in app.workspace.list_models("checkpoints")
-
-
-def _as_input(path: Path, folder: Path) -> str:
-    """The picture's name in the input folder, copied there under a free name where it lies elsewhere."""
-    if path.parent == folder:
-        return path.name
-    copy, number = folder / path.name, 2
-    while copy.exists() and copy.read_bytes() != path.read_bytes():
-        copy, number = folder / f"{path.stem} ({number}){path.suffix}", number + 1
-    if not copy.exists():
-        shutil.copyfile(path, copy)
-    return copy.name
 
 
 def _number(form: dict[str, Any], name: str) -> float:

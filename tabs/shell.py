@@ -16,7 +16,7 @@ from tabs.live import part
 from tabs.words import T
 
 STATIC = Path(__file__).parent / "static"
-TABS = ("generate", "dataset", "train", "gallery", "queue", "models", "system")
+TABS = ("generate", "workflow", "dataset", "train", "gallery", "queue", "models", "system")
 
 FONTS = ["Inter", "system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 
@@ -33,6 +33,7 @@ HEAD = """
   })();
 </script>
 <link rel="stylesheet" href="studio/static/easel.css">
+<link rel="stylesheet" href="studio/static/workflow.css">
 <script type="module" src="studio/static/main.js"></script>
 """
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from engine.errors import InputError, NotFound
+from engine.errors import GONE, InputError, NotFound
 from engine.graph import form
 from engine.graph.form import NotAWorkflow
 from engine.graph.layout import to_workflow
 from engine.graph.metadata import Metadata, read_metadata
 from engine.graph.parameters import parse_parameters
-from engine.graph.widgets import Widgets
 from engine.graph.workflow import is_prompt, to_prompt
 from engine.jobs.types import Job
 from engine.workflows import from_parameters, text_to_image
@@ -56,7 +55,7 @@ def opened(app: App) -> Opened:
     workflow = draft.get("workflow")
     if isinstance(workflow, dict):
         return Opened(workflow, str(draft.get("name", "")), int(draft.get("serial", 0)))
-    return open_template(app, FIRST_TEMPLATE)
+    return Opened(template(FIRST_TEMPLATE), FIRST_TEMPLATE, 0)  # the editor starts with the same
 
 
 def open_document(app: App, document: Any, name: str = "") -> Opened:
@@ -69,20 +68,24 @@ def update(app: App, workflow: Any) -> Opened:
     return _keep(app, as_workflow(app, workflow), opened(app).name, bump=False)
 
 
-def open_file(app: App, file: Path | IO[bytes], name: str) -> Opened:
+def open_file(app: App, file: IO[bytes], name: str) -> Opened:
     """Open a JSON file, or the workflow that a picture carries. Raises NotAWorkflow, NothingInside, PictureError."""
-    data = file.read_bytes() if isinstance(file, Path) else file.read()
-    stem = Path(name).stem
-    if data.lstrip()[:1] in (b"{", b"["):
-        try:
-            document = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise NotAWorkflow(reason=f"{name[:80]} is no JSON ({str(error)[:100]})") from error
-        return open_document(app, document, stem)
-    if isinstance(file, Path):
-        return open_metadata(app, read_metadata(file), name)
+    beginning = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
     file.seek(0)
-    return open_metadata(app, read_metadata(file), name)
+    if beginning[:1] not in (b"{", b"["):
+        return open_metadata(app, read_metadata(file), name)
+    try:
+        document = json.loads(file.read())
+    except (ValueError, RecursionError) as error:
+        raise NotAWorkflow(reason=f"{name[:80]} is no JSON ({str(error)[:100]})") from error
+    return open_document(app, document, Path(name).stem)
+
+
+def open_picture(app: App, path: Path) -> Opened:
+    """Open what a picture in one of the workspace's folders carries."""
+    if not path.is_file():
+        raise NotFound(what="picture", what_zh="图片", name=path.name, **GONE)
+    return open_metadata(app, read_metadata(path), path.name)
 
 
 def open_metadata(app: App, found: Metadata, name: str) -> Opened:
@@ -110,8 +113,9 @@ def open_template(app: App, name: str) -> Opened:
 def open_saved(app: App, name: str) -> Opened:
     path = saved_path(app, name)
     if not path.is_file():
-        raise NotFound(what="workflow", name=name[:80], remedy="It may have been deleted in the editor.")
-    return open_file(app, path, path.name)
+        raise NotFound(what="workflow", what_zh="工作流", name=name[:80], **GONE)
+    with path.open("rb") as file:
+        return open_file(app, file, path.name)
 
 
 def save(app: App, name: str) -> Opened:
@@ -148,18 +152,13 @@ def run(app: App, user: str = "") -> Job:
 def describe(app: App, found: Opened) -> dict[str, Any]:
     """What the tab shows: the workflow, its form, and every node with the inputs that could be in the form."""
     with _judged():
-        known = Widgets(found.workflow, app.catalogue, app.workspace)
-        nodes = {str(node["id"]): node for node in found.workflow["nodes"]}
-        rows = form.choosable(found.workflow, app.catalogue, app.workspace)
-        for row in rows:
-            node = nodes[row["id"]]
-            row["inputs"] = [[w.name, _short(w.value(node))] for w in known.of(node) if not w.linked]
+        nodes = form.described(found.workflow, app.catalogue, app.workspace)
         return {
             "name": found.name,
             "serial": found.serial,
             "workflow": found.workflow,
             "fields": form.fields(found.workflow, app.catalogue, app.workspace),
-            "nodes": rows,
+            "nodes": [{**row, "inputs": [[name, _short(value)] for name, value in row["inputs"]]} for row in nodes],
         }
 
 
@@ -184,7 +183,11 @@ def templates() -> list[dict[str, Any]]:
 def template(name: str) -> dict[str, Any]:
     path = inside(TEMPLATES, f"{name}.json")
     if not path.is_file() or "/" in name:
-        raise NotFound(what="template", name=name[:80], remedy="GET /templates/index.json lists them.")
+        listed = {
+            "remedy": "GET /templates/index.json lists them.",
+            "remedy_zh": "GET /templates/index.json 列出全部。",
+        }
+        raise NotFound(what="template", what_zh="模板", name=name[:80], **listed)
     return json.loads(path.read_text(encoding="utf-8"))
 
 

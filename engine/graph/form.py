@@ -18,6 +18,7 @@ from engine.graph.widgets import Widget, Widgets, advance
 from engine.workspace import Workspace
 
 SHOWN = "linearData"
+TITLE_ZH = "easel_title_zh"  # a node's own title in Chinese, among its properties
 MOST_FIELDS = 200
 LONGEST_TEXT = 1_000_000
 
@@ -60,14 +61,13 @@ def fields(workflow: Mapping[str, Any], catalogue: Catalogue, workspace: Workspa
     return found
 
 
-def choosable(workflow: Mapping[str, Any], catalogue: Catalogue, workspace: Workspace) -> list[dict[str, Any]]:
-    """Every node with inputs that could be shown: [{"id", "title", "title_zh", "inputs": [names]}]."""
+def described(workflow: Mapping[str, Any], catalogue: Catalogue, workspace: Workspace) -> list[dict[str, Any]]:
+    """Every node with the inputs that could be shown: [{"id", "title", "title_zh", "inputs": [[name, value], ...]}]."""
     known = Widgets(workflow, catalogue, workspace)
     found = []
     for node in workflow["nodes"]:
-        names = [widget.name for widget in known.of(node) if not widget.linked]
-        if names:
-            found.append({"id": str(node["id"]), **_titles(node, catalogue), "inputs": names})
+        inputs = [[widget.name, widget.value(node)] for widget in known.of(node) if not widget.linked]
+        found.append({"id": str(node["id"]), **_titles(node, catalogue), "inputs": inputs})
     return found
 
 
@@ -174,4 +174,7 @@ def _titles(node: Mapping[str, Any], catalogue: Catalogue) -> dict[str, str]:
     entry = catalogue[kind]
     usual = str(entry.info.get("display_name") or kind)
     title = str(given or usual)
+    translated = (node.get("properties") or {}).get(TITLE_ZH)
+    if translated:
+        return {"title": title, "title_zh": str(translated)}
     return {"title": title, "title_zh": entry.title_zh or title if title in (kind, usual) else title}

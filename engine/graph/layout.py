@@ -12,8 +12,9 @@ from engine.graph.catalogue import Catalogue
 from engine.graph.validation import is_link, unwrapped
 from engine.graph.widgets import KINDS, SEED_NAMES
 
-WIDTH, GAP, ROW, TITLE = 300, 60, 24, 34
-TEXT_ROWS = 5  # of a multi-line text
+WIDTH, GAP = 270, 40
+TITLE = 30  # stands above a node's position, as the editor draws it
+SOCKET, LINE, TEXT, MARGIN = 20, 24, 110, 12  # heights: of a socket, a value, a text of several lines
 MOST_OUTPUTS = 100
 
 
@@ -24,8 +25,9 @@ def to_workflow(prompt: Mapping[str, Any], catalogue: Catalogue) -> dict[str, An
     links: list[list[Any]] = []
     nodes = {key: _node(ids[key], key, prompt[key], catalogue) for key in prompt}
     for key, node in nodes.items():
+        given: Mapping[str, Any] = prompt[key].get("inputs") or {}
         for place, item in enumerate(node["inputs"]):
-            source = (prompt[key].get("inputs") or {}).get(item["name"])
+            source: Any = given.get(item["name"])
             if not is_link(source) or str(source[0]) not in nodes:
                 continue
             origin, slot = nodes[str(source[0])], int(source[1])
@@ -69,7 +71,7 @@ def _node(number: int, key: str, item: Mapping[str, Any], catalogue: Catalogue) 
     info = catalogue[kind].info if kind in catalogue else _unknown(given)
     inputs: list[dict[str, Any]] = []
     values: list[Any] = []
-    rows = 0
+    height = MARGIN
     for group in ("required", "optional"):
         specs = info["input"].get(group, {})
         for name in info["input_order"].get(group, specs):
@@ -88,16 +90,16 @@ def _node(number: int, key: str, item: Mapping[str, Any], catalogue: Catalogue) 
             if value is None and isinstance(spec[0], list) and spec[0]:
                 value = spec[0][0]
             values.append(value)
-            rows += TEXT_ROWS if options.get("multiline") else 1
+            height += TEXT if options.get("multiline") else LINE
             if options.get("control_after_generate") or name in SEED_NAMES:
                 values.append("fixed")
-                rows += 1
+                height += LINE
     outputs = [
         {"name": name, "type": out, "links": [], "slot_index": place}
         for place, (name, out) in enumerate(zip(info["output_name"], info["output"], strict=True))
     ]
     title = (item.get("_meta") or {}).get("title")
-    height = TITLE + ROW * (max(len(inputs), len(outputs)) + rows)
+    height += SOCKET * max(len(inputs), len(outputs))
     return {
         "id": number,
         "type": kind,
@@ -137,7 +139,7 @@ def _arrange(prompt: Mapping[str, Any], nodes: dict[str, dict[str, Any]]) -> Non
         top = heights.get(column, 0)
         node["pos"] = [column * (WIDTH + GAP), top]
         node["order"] = place
-        heights[column] = top + node["size"][1] + GAP
+        heights[column] = top + node["size"][1] + TITLE + GAP
 
 
 def _columns(prompt: Mapping[str, Any]) -> dict[str, int]:

@@ -5,9 +5,17 @@
 
 import { app } from '../../scripts/app.js';
 import { api } from '../../scripts/api.js';
+import { defaultGraph } from '../../scripts/defaultGraph.js';
 
 const say = (message) => { if (parent !== window) parent.postMessage(message, location.origin); };
 const current = () => app.extensionManager?.workflow?.activeWorkflow;
+
+// A new editor starts with a graph for the model that comes along, not with one whose models nobody has here.
+const first = await fetch(api.fileURL('/templates/demo_text_to_image.json')).then((answer) => (answer.ok ? answer.json() : undefined)).catch(() => undefined);
+if (first) {
+  for (const key of Object.keys(defaultGraph)) delete defaultGraph[key];
+  Object.assign(defaultGraph, first);
+}
 
 const answers = {
   async load({ workflow, name }) {
@@ -50,8 +58,17 @@ const answers = {
 /** What was changed from outside counts as a change of the editor's own, so that undo and saving know of it. */
 function remember() { current()?.changeTracker?.captureCanvasState?.() ?? current()?.changeTracker?.checkState?.(); }
 
+let told = false;
+/** Once, when the editor has loaded what it starts with: before that its graph is empty. */
+function ready() {
+  if (told) return;
+  told = true;
+  say({ easel: 'told', what: 'ready' });
+}
+
 app.registerExtension({
   name: 'easel.bridge',
+  afterConfigureGraph() { setTimeout(ready, 0); },
   async setup() {
     addEventListener('message', async ({ origin, data }) => {
       if (origin !== location.origin || data?.easel !== 'ask') return;
@@ -62,7 +79,9 @@ app.registerExtension({
       }
     });
     let timer;
-    api.addEventListener('graphChanged', () => { clearTimeout(timer); timer = setTimeout(() => say({ easel: 'told', what: 'changed' }), 300); });
-    say({ easel: 'told', what: 'ready' });
+    const changed = () => { clearTimeout(timer); timer = setTimeout(() => say({ easel: 'told', what: 'changed' }), 300); };
+    api.addEventListener('graphChanged', changed);
+    api.addEventListener('promptQueued', changed);  // seeds are drawn anew
+    setTimeout(ready, 10000);
   },
 });

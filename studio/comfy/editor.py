@@ -50,11 +50,15 @@ CONTENT_POLICY = "; ".join(
     )
 )
 PALETTES = ("dark", "light")
-# What a fresh editor would otherwise do: show a tour, ask its makers for news, warn about versions it can't know.
+# What a fresh editor would otherwise do: show a tour, ask its makers for news, warn about versions it can't know, and
+# look as it needs a whole window.
 FIRST_SETTINGS: dict[str, Any] = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Notification.ShowVersionUpdates": False,
     "Comfy.VersionCompatibility.DisableWarnings": True,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 4,  # words stay when a graph is fitted into the tab
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Minimap.Visible": False,
 }
 _PACKED = (".js", ".css", ".json", ".svg", ".html")
 _SMALLEST_PACKED = 1500
@@ -67,10 +71,14 @@ def frontend_folder() -> Path | None:
     return folder if folder and (folder / "index.html").is_file() else None
 
 
+def is_served(app: App) -> bool:
+    return app.settings.server.editor and frontend_folder() is not None
+
+
 def routes(app: App, comfy: Sequence[BaseRoute], again: Sequence[BaseRoute]) -> list[BaseRoute]:
     """/comfy and all below it; nothing when the package is not there. `comfy`, `again`: the API's routes, twice."""
     folder = frontend_folder()
-    if folder is None:
+    if folder is None or not is_served(app):
         return []
     settings = EditorSettings(app.workspace)
     packed = app.workspace.cache / "editor" / (installed_version(DISTRIBUTION) or "unknown")
@@ -105,7 +113,9 @@ def routes(app: App, comfy: Sequence[BaseRoute], again: Sequence[BaseRoute]) -> 
             return empty(404)
         if not path.is_file():
             return empty(404)
-        return _guarded(await run_in_threadpool(_answer, path, name, packed, request.headers.get("accept-encoding", "")))
+        return _guarded(
+            await run_in_threadpool(_answer, path, name, packed, request.headers.get("accept-encoding", ""))
+        )
 
     return [
         Route("/comfy", slash),

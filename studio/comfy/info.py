@@ -53,7 +53,6 @@ def routes(app: App) -> list[BaseRoute]:
         Route("/features", features),
         Route("/extensions", no_rows),
         Route("/i18n", i18n),
-        Route("/workflow_templates", nothing),
         Route("/global_subgraphs", nothing),
         Route("/node_replacements", nothing),
     ]

@@ -123,16 +123,6 @@ def take(
     return 200, {"prompt_id": job.id, "number": number, "node_errors": found.node_errors}
 
 
-def _title(prompt: dict[str, Any]) -> str:
-    """What a person would know a prompt by: the first text that it encodes."""
-    texts = (
-        node.get("inputs", {}).get("text")
-        for node in prompt.values()
-        if node["class_type"].startswith("CLIPTextEncode")
-    )
-    return next((text.strip()[:80] for text in texts if isinstance(text, str) and text.strip()), "")
-
-
 def _wrong_fields(body: dict[str, Any]) -> dict[str, Any] | None:
     """What is wrong with the request beside its prompt."""
     prompt_id, targets = body.get("prompt_id"), body.get("partial_execution_targets")

@@ -49,7 +49,7 @@ class Gallery extends Live {
     const row = (key, value) => `<dt>${t(key)}</dt><dd>${esc(value)}</dd>`;
     this.querySelector('aside').innerHTML = `<img src="${viewUrl(this.chosen)}" alt="${esc(this.chosen.filename)}">
       <div class="ez-bar"><button class="primary" data-send="send.restore">${t('send.restore')}</button>
-      <button data-send="send.img2img">${t('send.img2img')}</button>
+      <button data-send="send.img2img">${t('send.img2img')}</button><button data-send="send.graph">${t('send.graph')}</button>
       <a href="${viewUrl(this.chosen)}" download="${esc(this.chosen.filename)}">${t('download')}</a></div>
       <dl>${row('gallery.file', this.chosen.filename)}${row('gallery.size', `${info.width} × ${info.height}, ${bytes(info.bytes)}`)}</dl>
       <pre>${esc(info.parameters ?? t('gallery.noparameters'))}</pre>`;
@@ -57,7 +57,7 @@ class Gallery extends Live {
 
   open(i) {
     const send = (key) => ({ key, run: (item) => this.tell('send', { name: 'send', to: key, ...item.address }) });
-    lightbox(this.pictures.map((p) => ({ url: viewUrl(p), caption: p.filename, address: this.address(p) })), i, [send('send.restore'), send('send.img2img')]);
+    lightbox(this.pictures.map((p) => ({ url: viewUrl(p), caption: p.filename, address: this.address(p) })), i, [send('send.restore'), send('send.img2img'), send('send.graph')]);
   }
 
   async restore(file) {

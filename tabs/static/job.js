@@ -107,7 +107,7 @@ class Result extends Live {
   open(index) {
     const images = picturesOf(this.pictures), send = (key) => ({ key, run: (item) => this.send(key, item.image) });
     lightbox(images.map((image) => ({ url: viewUrl(image), caption: image.filename, image })), index,
-      [send('send.img2img'), send('send.restore'), { key: 'download', run: (item) => download(item.image) }]);
+      [send('send.img2img'), send('send.restore'), send('send.graph'), { key: 'download', run: (item) => download(item.image) }]);
   }
 
   draw() {
@@ -123,7 +123,7 @@ class Result extends Live {
       + images.map((image, i) => `<button class="pic" data-i="${i}" data-key="${esc(image.filename)}"><img alt="${esc(title || image.filename)}" src="${viewUrl(image)}"></button>`).join('')
       + (!live && !images.length ? `<p class="empty">${t('generate.empty')}</p>` : '') + '</div>'
       + (images.length === 1 ? `<div class="ez-bar"><button data-send="send.img2img">${t('send.img2img')}</button>
-        <button data-send="send.restore">${t('send.restore')}</button><a href="${viewUrl(images[0])}" download="${esc(images[0].filename)}">${t('download')}</a></div>` : ''));
+        <button data-send="send.restore">${t('send.restore')}</button><button data-send="send.graph">${t('send.graph')}</button><a href="${viewUrl(images[0])}" download="${esc(images[0].filename)}">${t('download')}</a></div>` : ''));
   }
 }
 customElements.define('easel-result', Result);

@@ -1,6 +1,8 @@
 // Loads every live part of the page.
 import './job.js';
 import './start.js';
+import './take.js';
+import './workflow.js';
 import './queue.js';
 import './gallery.js';
 import './dataset/element.js';

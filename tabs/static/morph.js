@@ -1,4 +1,4 @@
-// Brings an element to new HTML and leaves alone what is the same: focus, open details, what is typed, running
+// Brings an element to new HTML and leaves alone what is the same: focus, open details, what is typed in it, running
 // transitions and a button between mouse down and up survive. Items of a list are told apart by data-key.
 
 export function morph(element, html) {
@@ -25,9 +25,15 @@ function update(node, wanted) {
     if (node.nodeValue !== wanted.nodeValue) node.nodeValue = wanted.nodeValue;
     return;
   }
-  const opened = node.nodeName === 'DETAILS';
+  const opened = node.nodeName === 'DETAILS', free = node !== document.activeElement;
+  if (free && node.nodeName === 'TEXTAREA' && node.defaultValue !== wanted.defaultValue) node.value = wanted.defaultValue;
+  if (node.type === 'checkbox' && node.hasAttribute('checked') !== wanted.hasAttribute('checked')) node.checked = wanted.hasAttribute('checked');
   if (node.nodeName === 'OPTION' && node.hasAttribute('selected') !== wanted.hasAttribute('selected')) node.selected = wanted.hasAttribute('selected');
   for (const { name } of [...node.attributes]) if (!wanted.hasAttribute(name) && !(opened && name === 'open')) node.removeAttribute(name);
-  for (const { name, value } of wanted.attributes) if (node.getAttribute(name) !== value && !(opened && name === 'open')) node.setAttribute(name, value);
+  for (const { name, value } of wanted.attributes) {
+    if (node.getAttribute(name) === value || (opened && name === 'open')) continue;
+    node.setAttribute(name, value);
+    if (free && name === 'value' && node.nodeName === 'INPUT') node.value = value;  // a new value wins over an old one that was typed
+  }
   if (!node.nodeName.includes('-')) children(node, wanted);
 }

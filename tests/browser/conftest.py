@@ -144,5 +144,5 @@ def open_tab(page: Page, name: str) -> None:
 
 
 UNTRANSLATED = re.compile(
-    r"\b(?:tab|generate|dataset|train|gallery|queue|models|system|do|state|phase|kind|metric|role|ledger)\.[a-z_]+\b"
+    r"\b(?:tab|generate|workflow|input|dataset|train|gallery|queue|models|system|do|state|phase|kind|metric|role|ledger)\.[a-z_]+\b"
 )

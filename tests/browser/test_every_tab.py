@@ -12,10 +12,11 @@ from playwright.sync_api import Browser, Page
 from tests.browser.conftest import UNTRANSLATED, Studio, open_page, open_tab
 
 pytestmark = [pytest.mark.browser]
-TABS = ("generate", "dataset", "train", "gallery", "queue", "models", "system")
+TABS = ("generate", "workflow", "dataset", "train", "gallery", "queue", "models", "system")
 WIDTHS = {"wide": 1440, "narrow": 390}
 FULL = {  # what must be there before a tab is looked at
     "generate": "easel-result button.pic img",
+    "workflow": "easel-workflow .fields input",
     "dataset": "easel-dataset .ez-grid .cell img",
     "train": "#train-start",
     "gallery": "easel-gallery .cell img",

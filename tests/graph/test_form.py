@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 
 from engine.graph.catalogue import Catalogue
-from engine.graph.form import BadValue, NoSuchInput, after_run, choosable, chosen, fields, with_chosen, with_values
+from engine.graph.form import BadValue, NoSuchInput, after_run, chosen, described, fields, with_chosen, with_values
 from engine.graph.layout import to_workflow
 from engine.graph.node import In, InputFiles, NodeContext, Out, node
 from engine.graph.registry import Registry
@@ -135,7 +135,10 @@ def test_a_value_that_a_link_gives_can_not_be_set(catalogue: Catalogue, space: W
         "7": {"class_type": "Number", "inputs": {}},
     }
     linked = to_workflow(prompt, catalogue)
-    assert [row["inputs"] for row in choosable(linked, catalogue, space)] == [["steps", "cfg", "mode", "tiled"]]
+    assert [[name for name, _ in row["inputs"]] for row in described(linked, catalogue, space)] == [
+        ["steps", "cfg", "mode", "tiled"],
+        [],
+    ]
     with pytest.raises(NoSuchInput):
         with_values(linked, {"1.seed": 1}, catalogue, space)
     assert with_values(linked, {"1.steps": 9}, catalogue, space)["nodes"][0]["widgets_values"][2] == 9

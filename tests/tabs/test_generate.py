@@ -13,8 +13,9 @@ from engine.families.base import Defaults, Detected
 from engine.graph.metadata import Metadata, save_picture
 from engine.workflows import LoraChoice, PictureSettings, text_to_image
 from studio.app import App
-from tabs import generate
-from tabs.generate import BadSeed, NoModel, NoNumber, NoSettings, NoSuchModel, fill, picture_settings, restored
+from tabs import generate, restoring
+from tabs.generate import BadSeed, NoModel, NoNumber, picture_settings
+from tabs.restoring import NoSettings, NoSuchModel, fill, of_text, restored
 
 FORM: dict[str, Any] = {
     "ckpt_name": "easel-demo.safetensors",
@@ -51,7 +52,7 @@ def test_a_form_becomes_settings(app: App) -> None:
 
 def test_a_vae_of_another_factor_is_reckoned_with(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     told = Detected("sd1", "ldm", "eps", Defaults(64, 64), factor=4)
-    monkeypatch.setattr(generate, "model_info", lambda app, name: told)
+    monkeypatch.setattr(restoring, "model_info", lambda app, name: told)
     settings = picture_settings(app, FORM | {"width": 64, "height": 48})
     assert (settings.width, settings.height) == (
         128,
@@ -140,3 +141,18 @@ def test_a_start_picture_is_copied_to_the_inputs_and_never_over_another(app: App
     picture(app.workspace.output / "d.png", Metadata(parameters="two"))
     assert fill(app, ["image"], sent) == ["d (2).png"]
     assert sorted(path.name for path in app.workspace.input.iterdir()) == ["d (2).png", "d.png"]
+
+
+def test_a_pasted_text_names_a_model_and_a_lora_that_are_here(app: App) -> None:
+    (app.workspace.models / "loras" / "Snow.safetensors").write_bytes(b"x")
+    text = (
+        "a fox <lora:snow:0.7> <lora:gone:1>\nNegative prompt: blurry\n"
+        "Steps: 8, Sampler: Euler a, Schedule type: Karras, CFG scale: 2, Seed: 18446744073709551615, Model: easel-demo"
+    )
+    found = of_text(app, text)
+    assert (found["ckpt_name"], found["lora_name"], found["lora_strength"]) == (
+        "easel-demo.safetensors", "Snow.safetensors", 0.7,
+    )  # fmt: skip
+    assert found["seed"] == str(2**64 - 1) and found["positive"] == "a fox" and found["scheduler"] == "karras"
+    other = of_text(app, "a cat\nSteps: 20, Sampler: Euler, Seed: 1, Model: not-here")
+    assert "ckpt_name" not in other and "lora_name" not in other and "negative" not in other

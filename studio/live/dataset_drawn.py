@@ -27,7 +27,7 @@ class NoRegions(InputError):
 
 def crop(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
     picture = dataset.store.picture(int(body["picture"]))
-    return {"changed": set_crop(dataset, picture, body.get("box"), f"⌗ {picture.name}") is not None}
+    return {"changed": set_crop(dataset, picture, body.get("box"), f"▣ {picture.name}") is not None}
 
 
 def mask(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:

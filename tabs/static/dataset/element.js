@@ -115,7 +115,7 @@ class Dataset extends Live {
   ask(what, words = {}) { return call(`${this.path}/ask/${what}?${new URLSearchParams(words)}`); }
 
   cell([id, hash, name]) {
-    const marks = `${this.info.masks[id] ? `<i title="${t('draw.mask')}">◩</i>` : ''}${this.info.crops[id] ? `<i title="${t('draw.crop')}">⌗</i>` : ''}`;
+    const marks = `${this.info.masks[id] ? `<i title="${t('draw.mask')}">◩</i>` : ''}${this.info.crops[id] ? `<i title="${t('draw.crop')}">▣</i>` : ''}`;
     return `<img loading="lazy" alt="${esc(name)}" src="${this.thumb(id, hash)}">${marks ? `<b class="marks">${marks}</b>` : ''}<span>${esc(this.captions.get(id) || name)}</span>`;
   }
 

@@ -70,18 +70,20 @@ def fields_of(kind: CaptionerKind) -> list[dict[str, Any]]:
 
 def captioner_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """What a list of taggers goes on with: each captioner on disk, and the endpoint, as
-    {name, title, kind, fields, note}; one that can't be used has its `error`.
+    {name, title, tool, fields, note}; one that can't be used has its `error`.
 
-    A run of one is a job of kind "tag" with tools = [{"kind": kind, "model": name, **values of the fields}].
+    A run of one is a job of kind "tag" with tools = [{**tool, **values of its fields}].
     """
     rows: list[dict[str, Any]] = []
     for form in tool_forms(workspace):
         note = {"en": form.get("note", ""), "zh": form.get("note_zh", "")}
-        common = {"kind": form["kind"], "fields": form["fields"], "note": note, "thresholds": {}}
+        common = {"fields": form["fields"], "note": note, "thresholds": {}}
         if form["kind"] == "endpoint":
-            rows.append({"name": "endpoint", "title": form["title"], **common})
+            rows.append({"name": "endpoint", "title": form["title"], "tool": {"kind": "endpoint"}, **common})
         elif form["kind"] != "onnx":
-            rows += [{**common, **one, "title": f"{one['name']} ({form['title']})"} for one in form["models"]]
+            for one in form["models"]:
+                tool = {"kind": form["kind"], "model": one["name"]}
+                rows.append({**common, **one, "title": f"{one['name']} ({form['title']})", "tool": tool})
     return rows
 
 

@@ -26,6 +26,7 @@ from studio.live import dataset_files, dataset_show
 from studio.live.dataset_actions import act
 from studio.live.dataset_asks import Asked, TagLists, ask
 from taggers.catalogue import InstalledTagger, installed
+from taggers.forms import captioner_rows
 from taggers.presets import preset, preset_names
 
 MOST_CAPTIONS = 1000  # in one answer
@@ -125,7 +126,7 @@ def routes(app: App) -> list[BaseRoute]:
 
 
 def _list(app: App, library: Library, lists: TagLists) -> dict[str, Any]:
-    taggers = [_tagger(one) for one in installed(app.workspace)]
+    taggers = [*(_tagger(one) for one in installed(app.workspace)), *captioner_rows(app.workspace)]
     presets = [{"name": name, **preset(name)} for name in preset_names()]
     draft = app.drafts.get("dataset")
     return {

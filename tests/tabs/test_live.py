@@ -20,7 +20,7 @@ from tests.tabs.datasets import captions, edit, png, shown
 def test_the_list_names_datasets_taggers_and_presets(client: TestClient, pictures: list[int]) -> None:
     listed = client.get("/studio/datasets").json()
     assert listed["names"] == ["set"]
-    assert [one["name"] for one in listed["taggers"]] == ["tagger"]
+    assert [one["name"] for one in listed["taggers"]] == ["tagger", "endpoint"]
     assert {"demo", "wd-swinv2-tagger-v3-script"} <= {one["name"] for one in listed["presets"]}
     assert listed["draft"] == {"current": "set"}
 
@@ -184,3 +184,17 @@ def test_ten_thousand_pictures_are_listed_within_a_second(app: App, client: Test
     found = shown(client)
     assert found["total"] == 10_003
     assert time.process_time() - began < 3
+
+
+def test_a_captioner_is_offered_with_its_form_and_its_prompt_is_shown(client: TestClient, app: App) -> None:
+    folder = app.workspace.models / "captioners" / "joy"
+    folder.mkdir(parents=True)
+    config = {"model_type": "llava", "vision_config": {"model_type": "siglip_vision_model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (row,) = [one for one in client.get("/studio/datasets").json()["taggers"] if one["name"] == "joy"]
+    assert row["tool"] == {"kind": "joycaption", "model": "joy"} and "Llama" in row["note"]["en"]
+    asked = client.post("/studio/tools/prompt", json={**row["tool"], "type": "Straightforward", "length": "any"}).json()
+    assert asked["prompt"].startswith("Write a straightforward caption for this image.")
+    wrong = client.post("/studio/tools/prompt", json={**row["tool"], "length": "endless"})
+    assert wrong.status_code == 400 and "very short" in wrong.json()["error"]["en"]
+    assert "joycaption" in [form["kind"] for form in client.get("/studio/tools").json()["tools"]]

@@ -40,12 +40,10 @@ def test_captioners_are_rows_behind_the_taggers_and_their_fields_make_a_run(work
     assert list(rows) == ["florence", "endpoint"]
     row = rows["florence"]
     values = {field["name"]: field["default"] for field in row["fields"]}
-    settings = TagSettings.model_validate(
-        {"dataset": "set", "tools": [{"kind": row["kind"], "model": "florence", **values}]}
-    )
+    settings = TagSettings.model_validate({"dataset": "set", "tools": [{**row["tool"], **values}]})
     assert settings.all_tools()[0] == FlorenceTool(model="florence")
     values = {field["name"]: field["default"] for field in rows["endpoint"]["fields"]}
-    assert tool_of({"kind": "endpoint", **values}) == EndpointTool()
+    assert tool_of({**rows["endpoint"]["tool"], **values}) == EndpointTool()
 
 
 def test_joycaptions_choices_are_the_whole_matrix() -> None:

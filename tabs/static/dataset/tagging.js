@@ -16,6 +16,7 @@ function html(d) {
     line(`threshold.${category}`, t('merge.threshold', { category: t(`category.${category}`) }), of(`threshold.${category}`), `${NUMBER} placeholder="${value}"`));
   const rare = limits.slice(2).join(''), more = rare && `<details class="ez-more" data-key="more"><summary>${t('form.more', { n: limits.length - 2 })}</summary><div class="ez-form-row">${rare}</div></details>`;
   const own = chosen?.fields ? formHtml(chosen.fields, {}, { draft: (name) => draft[`tag.${name}`] })
+      + `<button type="button" data-act="showprompt">${t('dataset.showprompt')}</button>`
     : `${limits.slice(0, 2).join('')}${check('mcut', t('dataset.mcut'), of('mcut') === true)}`;
   return `<form data-act="runtagger" data-keep="tag" class="ez-form-row">
     ${choice('preset', t('train.preset'), [['', '—'], ...named], '', 'data-change="preset"')}
@@ -23,6 +24,7 @@ function html(d) {
     ${line('trigger', t('dataset.trigger'), of('trigger', info.rules.trigger_word))}
     ${check('chosen', t('dataset.onlychosen', { n: d.ids.length }), false, d.ids.length ? '' : 'disabled')}${check('overwrite', t('dataset.overwrite'), false)}
     <button class="primary" ${taggers.length ? '' : 'disabled'}>${t('dataset.run')}</button>${chosen?.fields ? '' : more}</form>
+    ${chosen?.note?.[lang()] ? `<p class="sub">${esc(chosen.note[lang()])}</p>` : ''}
     ${chosen?.error ? `<p class="bad">${esc(chosen.error[lang()])}</p>` : ''}${taggers.length ? '' : `<p class="sub">${t('dataset.notaggers')}</p>`}`;
 }
 
@@ -40,13 +42,22 @@ const verbs = {
     }
     d.drawTool();
   },
+  /** The prompt that the choices make goes into its field, to be read and changed. */
+  async showprompt(d, button) {
+    const { form } = button, chosen = chosenOf(d), { prompt: _, ...values } = formValues(form, chosen.fields);
+    const answer = await attempt(call('tools/prompt', { ...chosen.tool, ...values }));
+    if (!answer) return;
+    form.elements.prompt.value = answer.prompt;
+    form.elements.prompt.dispatchEvent(new Event('input', { bubbles: true }));
+  },
   async runtagger(d, form) {
     const data = new FormData(form), trigger = data.get('trigger').trim(), chosen = chosenOf(d);
     if (trigger !== d.info.rules.trigger_word && !(await d.change('rules', { ...d.info.rules, trigger_word: trigger }))) return;
-    const settings = { dataset: d.name, tagger: data.get('tagger'), overwrite: data.get('overwrite') === 'on' };
+    const settings = { dataset: d.name, overwrite: data.get('overwrite') === 'on' };
     if (data.get('chosen') === 'on') settings.pictures = d.ids;
-    if (chosen?.fields) settings.settings = formValues(form, chosen.fields);
+    if (chosen?.fields) settings.tools = [{ ...chosen.tool, ...formValues(form, chosen.fields) }];
     else {
+      settings.tagger = data.get('tagger');
       settings.mcut = data.get('mcut') === 'on' ? ['general'] : [];
       settings.thresholds = {};
       for (const [name, value] of data) {

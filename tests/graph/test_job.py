@@ -153,7 +153,7 @@ def test_a_failing_node_fails_the_job_with_what_there_was(ctx):
 def test_out_of_memory_frees_the_device_and_says_what_to_do(ctx):
     freed = []
     ctx.models = SimpleNamespace(trim=lambda: freed.append(True))
-    with pytest.raises(NodeFailed, match="Tried to allocate 20.00 GiB. Make the picture or the batch smaller"):
+    with pytest.raises(NodeFailed, match=r"Tried to allocate 20\.00 GiB\. Make the picture or the batch smaller"):
         ctx.run(nodes(n1=("NoMemory", {}), n2=("Show", {"value": ["1", 0]})), outputs=["2"])
     assert freed == [True]
     (told,) = [data for event, data in ctx.events if event == "execution_error"]

@@ -18,9 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.errors import InputError
+
 SCRYPT = {"n": 2**14, "r": 8, "p": 1}  # 16 MiB and about 50 ms a try
 FREE_TRIES = 5
+PEOPLE = ("local", "owner")  # what a person is called in the queue; see gate.py
 LONGEST_WAIT = 300.0
+
+
+class BadTokenName(InputError):
+    en = "'{name}' can't be a token's name: use 1 to 60 characters, and not the names of people (local, owner)."
+    zh = "“{name}”不能作为令牌名称：请使用 1 到 60 个字符，且不能是 local 或 owner。"
 
 
 class Access:
@@ -91,7 +99,12 @@ class Access:
         return self._lifetime
 
     def new_token(self, name: str) -> str:
-        """An API token; only its sha256 is kept."""
+        """An API token; only its sha256 is kept. Raises BadTokenName."""
+        name = name.strip()
+        if not name or len(name) > 60 or name.lower() in PEOPLE or not name.isprintable():
+            raise BadTokenName(
+                name=name[:60].encode("unicode_escape").decode() if not name.isprintable() else name[:60]
+            )
         token = "easel_" + secrets.token_urlsafe(32)
         with self._lock:
             self._read()

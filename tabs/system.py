@@ -8,4 +8,5 @@ from tabs.shell import Pages
 
 
 def build(app: App, pages: Pages) -> None:
+    part("easel-tokens")
     part("easel-system")

@@ -17,6 +17,7 @@ from engine.weights.header import read_header
 from engine.weights.identify import identify
 from engine.workspace import MODEL_FOLDERS
 from studio.app import App
+from studio.gate import owner_only
 from studio.live.events import worker_json
 from taggers.catalogue import installed
 
@@ -30,7 +31,8 @@ def routes(app: App) -> list[BaseRoute]:
     async def models(_: Request) -> Response:
         return JSONResponse({"models": await run_in_threadpool(list_models, app)})
 
-    async def log(_: Request) -> Response:
+    async def log(request: Request) -> Response:
+        owner_only(request)
         return JSONResponse({"log": await run_in_threadpool(tail_of_log, app)})
 
     return [Route("/system", system), Route("/models", models), Route("/log", log)]

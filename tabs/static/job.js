@@ -32,7 +32,7 @@ export function jobHtml(job, { pausable = true } = {}) {
   const buttons = BUTTONS[job.state].filter((b) => pausable || b !== 'pause');
   const busy = job.state === 'running' && !p.total ? ' busy' : '';
   return `<div class="ez-job ${job.state}" data-id="${esc(job.id)}" data-key="${esc(job.id)}">
-    <div class="line"><b>${esc(job.title || t('kind.' + job.kind))}</b><span class="state">${esc(phase)}</span>
+    <div class="line"><b>${esc(job.title || t('kind.' + job.kind))}</b><span class="state">${esc(phase)}</span>${job.user ? `<span class="state who">${esc(named('user', job.user))}</span>` : ''}
       <span class="grow"></span>${buttons.map((b) => `<button data-do="${b}">${t('do.' + b)}</button>`).join('')}</div>
     ${['done', 'cancelled'].includes(job.state) ? '' : `<div class="track${busy}" role="progressbar" aria-valuenow="${Math.round(percent)}" aria-valuemin="0"
       aria-valuemax="100" aria-label="${esc(job.title || t('kind.' + job.kind))}"><i style="width:${percent}%"></i></div>`}

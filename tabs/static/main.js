@@ -8,5 +8,6 @@ import './gallery.js';
 import './dataset/element.js';
 import './curve.js';
 import './system.js';
+import './tokens.js';
 import './search.js';
 import './chrome.js';

@@ -8,6 +8,8 @@ import json
 import httpx
 import pytest
 
+from engine.errors import EaselError
+from studio.comfy.requests import error_response
 from tests.studio.conftest import Served
 from tests.studio.test_files import opened, png
 
@@ -172,3 +174,42 @@ def test_a_model_has_a_picture_beside_it_or_in_its_metadata(client: httpx.Client
 def test_folders_that_nothing_here_reads_are_known_and_empty(client: httpx.Client) -> None:
     assert {"gligen", "custom_nodes", "loras"} <= set(client.get("/models").json())
     assert client.get("/models/gligen").json() == [] == client.get("/experiment/models/gligen").json()
+
+
+def test_tokens_are_made_shown_once_listed_and_revoked_by_the_owner_only(served: Served) -> None:
+    from starlette.applications import Starlette
+
+    from studio.gate import Gate
+    from studio.live import tokens
+    from tests.studio.conftest import running
+
+    app = Starlette(routes=tokens.routes(served.app), exception_handlers={EaselError: error_response})
+    with running(Gate(app, served.app.access)) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as person:
+        made = person.post("/tokens", json={"name": "my script"}).json()
+        assert made["token"].startswith("easel_") and made["token"] not in json.dumps(person.get("/tokens").json())
+        row = next(row for row in person.get("/tokens").json()["tokens"] if row["name"] == "my script")
+        assert set(row) == {"id", "name", "created"}
+        program = {"Authorization": f"Bearer {made['token']}"}
+        for answer in (
+            person.get("/tokens", headers=program),
+            person.post("/tokens", json={"name": "another"}, headers=program),
+            person.post(f"/tokens/{row['id']}/revoke", headers=program),
+        ):
+            assert (answer.status_code, answer.json()["error"]["type"]) == (403, "OwnerOnly")
+        for name in ("", " ", "x" * 61, "owner", "Local", "a\nb"):
+            answer = person.post("/tokens", json={"name": name})
+            assert (answer.status_code, answer.json()["error"]["type"]) == (400, "BadTokenName")
+        assert person.post(f"/tokens/{row['id']}/revoke").status_code == 200
+        assert person.post(f"/tokens/{row['id']}/revoke").status_code == 404
+        assert served.app.access.token_name(made["token"]) is None
+
+
+def test_a_job_says_by_which_token_it_came(served: Served) -> None:
+    headers = {"Authorization": f"Bearer {served.app.access.new_token('krita')}"}
+    prompt = {"1": {"class_type": "Hold", "inputs": {"seconds": 0, "mode": "sleep"}}}
+    with served.client(headers=headers) as program, served.client() as person:
+        made = program.post("/prompt", json={"prompt": prompt, "client_id": "canvas"}).json()["prompt_id"]
+        mine = person.post("/prompt", json={"prompt": prompt}).json()["prompt_id"]
+        job = person.get(f"/studio/jobs/{made}").json()
+        assert (job["user"], job["client_id"]) == ("krita", "canvas")
+        assert person.get(f"/studio/jobs/{mine}").json()["user"] == "local"

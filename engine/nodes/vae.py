@@ -50,6 +50,12 @@ def vae_decode(
 @node("VAEEncode", title="VAE Encode", title_zh="VAE 编码", category="latent", outputs=[Out("LATENT")])
 def vae_encode(ctx: NodeContext, pixels: IMAGE, vae: VAE) -> tuple[dict[str, Any]]:
     """What does not fill a latent cell is cut off, on both sides alike."""
+    return ({"samples": encoded_picture(ctx, vae, pixels)},)
+
+
+def encoded_picture(ctx: NodeContext, vae: Vae, pixels: Tensor) -> Tensor:
+    """(batch, height, width, channel) in 0..1 -> (batch, c, height / factor, width / factor) in the VAE's scale, on the
+    CPU. Raises TooSmall."""
     image = cropped(pixels, vae.factor)
     count = image.shape[1] * image.shape[2]
     latents: list[Tensor] = []
@@ -59,7 +65,7 @@ def vae_encode(ctx: NodeContext, pixels: IMAGE, vae: VAE) -> tuple[dict[str, Any
             wide = one[..., :3].movedim(-1, 1).to(leased.device) * 2 - 1
             scaled = vae.family.encode_image(leased[vae.ref], vae, wide)
             latents.append((scaled / vae.latent.scale + vae.latent.shift).float().cpu())
-    return ({"samples": torch.cat(latents)},)
+    return torch.cat(latents)
 
 
 def cropped(image: Tensor, factor: int) -> Tensor:

@@ -71,7 +71,7 @@ class Modules:
 
 @lru_cache(maxsize=8)
 def tiny_unet_modules(tiny: Tiny, seed: int = 0) -> Modules:
-    """The modules of such a checkpoint in float32, their weights as half precision keeps them. Made once only."""
+    """The modules of such a checkpoint in float32, with weights that half precision keeps. Made once: change none."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(**unet_config(tiny))

@@ -156,7 +156,8 @@ class UNetFamily:
     def extra_conditions(
         self, model: Model, pooled: torch.Tensor | None, options: Mapping[str, Any], latent: torch.Tensor
     ) -> Mapping[str, torch.Tensor]:
-        return {}
+        concat = self._concat(model, options, latent)
+        return {} if concat is None else {"concat": concat}
 
     def predict(self, module: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, text: TextBatch) -> torch.Tensor:
         from engine.families.parts import diffusion
@@ -217,6 +218,30 @@ class UNetFamily:
                 tables[part] = lora.clip_names(modules, keymaps.clip_text_map(), number=number, comfy=f"clip_{name}")
                 shapes[part] = modules
         return lora.read_lora(header, tables, shapes, seems)
+
+    def _concat(self, model: Model, options: Mapping[str, Any], latent: torch.Tensor) -> torch.Tensor | None:
+        """What a UNet with more channels than its latents is shown: of inpainting the mask and the picture without what
+        is under it, of InstructPix2Pix the picture, in the VAE's scale. Nothing given means a grey picture that is
+        all mask, or none."""
+        import torch
+
+        from engine.families.parts.concat import fitted, repeat_to
+
+        channels, (batch, _, height, width) = model.latent.channels, latent.shape
+        image, mask = options.get("concat_latent_image"), options.get("concat_mask", options.get("noise_mask"))
+        if image is not None:
+            image = repeat_to(fitted(image.to(latent), height, width), batch)
+        match model.config["in_channels"] - channels:
+            case 0:
+                return None
+            case more if more == channels:
+                return torch.zeros_like(latent) if image is None else image
+        if mask is None:
+            grey = latent.new_tensor(self.kind.grey).view(1, -1, 1, 1)
+            return torch.cat([torch.ones_like(latent[:, :1]), grey.expand_as(latent)], dim=1)
+        mask = fitted(mask.to(latent).reshape(-1, 1, *mask.shape[-2:]), height, width).round()
+        shown = latent if image is None else (image - model.latent.shift) * model.latent.scale
+        return torch.cat([repeat_to(mask, batch), shown], dim=1)
 
     def _open(self, path: Path, *, alone: bool = False, allow_pickle: bool) -> tuple[Header, UNetFacts]:
         from engine.families.discover import unknown

@@ -90,7 +90,8 @@ class UNetKind:
     fits: Callable[[UNetFacts], bool] = field(repr=False)
     unet: Callable[[Mapping[str, Any]], Mapping[str, Any]] = field(repr=False)
     vae: Mapping[str, Any]
-    channels: tuple[int, ...] = (4,)  # that its UNet may take
+    channels: tuple[int, ...] = (4, 8, 9)  # that its UNet may take: plain, InstructPix2Pix, inpainting
+    grey: tuple[float, ...] = (0.8223, -0.6876, 0.6364, 0.1380)  # a grey picture as a latent of the denoiser's scale
     guess: Callable[[Header, UNetFacts], Prediction] | None = None  # what it predicts, where the file does not say so
 
     def detect(self, header: Header) -> Detected | None:

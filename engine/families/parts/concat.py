@@ -1,0 +1,32 @@
+"""Pictures and masks that lie beside a latent as more channels of it. (batch, c, height, width), in latent cells."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+CELL = 8  # pixels of a mask along a side of a latent cell
+
+
+def fitted(image: Tensor, height: int, width: int) -> Tensor:
+    """Cut around the middle to those proportions, then scaled."""
+    old_height, old_width = image.shape[-2:]
+    x = y = 0
+    if old_width * height > width * old_height:
+        x = round((old_width - width * old_height / height) / 2)
+    elif old_width * height < width * old_height:
+        y = round((old_height - height * old_width / width) / 2)
+    cut = image[..., y : old_height - y, x : old_width - x]
+    return cut if cut.shape[-2:] == (height, width) else F.interpolate(cut, size=(height, width), mode="bilinear")
+
+
+def mask_in_cells(mask: Tensor, height: int, width: int) -> Tensor:
+    """A mask of any size as the 64 pixels of each latent cell: (batch, 64, height, width)."""
+    pixels = fitted(mask, height * CELL, width * CELL)
+    cells = pixels.reshape(len(pixels), height, CELL, width, CELL)
+    return cells.permute(0, 2, 4, 1, 3).reshape(len(pixels), CELL * CELL, height, width)
+
+
+def repeat_to(tensor: Tensor, rows: int) -> Tensor:
+    """The first axis repeated as often as it takes and cut to `rows`."""
+    return tensor.repeat(-(-rows // len(tensor)), *[1] * (tensor.ndim - 1))[:rows]

@@ -67,6 +67,9 @@ class FamilySpec:
     base_model_version: str  # ss_base_model_version, "sd_v1"
     family_class: str  # "engine.families.sd1:SD1", imported in the worker
     clip_types: tuple[str, ...] = ()  # `type` of CLIPLoader and DualCLIPLoader that may mean this family
+    joint_attention: bool = (
+        False  # text and picture attend to each other as one: repeating a prompt would weigh it more
+    )
 
 
 @dataclass(frozen=True)

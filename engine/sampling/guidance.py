@@ -22,7 +22,8 @@ from engine.sampling.prediction import PREDICTIONS
 # (model input, timesteps (batch,), text) -> eps, v ... of the input's shape
 Predict = Callable[[Tensor, Tensor, TextBatch], Tensor]
 
-# Prompts of different length are repeated to a common one for one call, unless that makes one this much longer.
+# Prompts of different length are repeated to a common one for one call, unless that makes one this much longer. Where
+# text and picture attend to each other as one, a repeated prompt would weigh more: there it has to be of equal length.
 LONGEST_REPEAT = 4
 
 # (point, whether the unconditional estimate is asked for) -> (denoised, unconditional denoised)
@@ -44,6 +45,7 @@ class Guided:
         module: nn.Module | None = None,
         now: Now | None = None,
         sigmas: Sequence[float] = (),
+        joint_attention: bool = False,
         interrupt_check: Callable[[], None] = lambda: None,
     ) -> None:
         self.predict = predict
@@ -55,6 +57,7 @@ class Guided:
         self.module = module
         self.now = now or Now()
         self.sigmas = sigmas
+        self.longest_repeat = 1 if joint_attention else LONGEST_REPEAT
         self.interrupt_check = interrupt_check
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
@@ -71,7 +74,7 @@ class Guided:
         active = [(i, c) for i, conditions in enumerate(lists) for c in conditions]
         sums = [torch.zeros_like(x) for _ in sides]
         weights = [torch.full_like(x, 1e-37) for _ in sides]  # nothing over nothing is nothing
-        for group in _batches([condition for _, condition in active]):
+        for group in _batches([condition for _, condition in active], self.longest_repeat):
             self.now.sides = tuple(sides[active[i][0]] or 0 for i in group)
             denoised = self._denoised(x, sigma, [active[i][1] for i in group])
             for i, estimate in zip(group, denoised, strict=True):
@@ -172,12 +175,12 @@ def _whole(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _batches(conditions: list[Condition]) -> list[list[int]]:
+def _batches(conditions: list[Condition], longest_repeat: int) -> list[list[int]]:
     """Indices of conditions that go into one call: same size of area, prompts that repeat to a common length."""
     groups: list[list[int]] = []
     for i, condition in enumerate(conditions):
         for group in groups:
-            if all(_fits(condition, conditions[j]) for j in group):
+            if all(_fits(condition, conditions[j], longest_repeat) for j in group):
                 group.append(i)
                 break
         else:
@@ -185,12 +188,12 @@ def _batches(conditions: list[Condition]) -> list[list[int]]:
     return groups
 
 
-def _fits(a: Condition, b: Condition) -> bool:
+def _fits(a: Condition, b: Condition, longest_repeat: int) -> bool:
     size_a, size_b = ((c.area.height, c.area.width) if c.area else None for c in (a, b))
     tokens_a, tokens_b = a.text.cross.shape[1], b.text.cross.shape[1]
     same_kind = (a.text.pooled is None) == (b.text.pooled is None) and _shapes(a.text) == _shapes(b.text)
     repeats = math.lcm(tokens_a, tokens_b) // min(tokens_a, tokens_b)
-    return size_a == size_b and same_kind and repeats <= LONGEST_REPEAT
+    return size_a == size_b and same_kind and repeats <= longest_repeat
 
 
 def _shapes(text: TextBatch) -> dict[str, tuple[int, ...]]:

@@ -66,6 +66,7 @@ def guided(
             module=module,
             now=now,
             sigmas=sigmas,
+            joint_attention=model.family.spec.joint_attention,
             interrupt_check=interrupt_check,
         )
         yield denoiser, leased.device

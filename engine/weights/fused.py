@@ -12,18 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from engine.weights.header import Header, TensorInfo
 from engine.weights.keymaps import KeyMap, UnknownLayout
+from engine.weights.lora import Piece
 
 Rows = tuple[tuple[int, int], ...]  # runs of rows (first, behind the last), in their order
 SCALES = ("scale_weight", "scale_input", "weight_scale", "input_scale", "comfy_quant")  # of a layer as a whole
 _LEAF = re.compile(rf"(.+)\.(weight|bias|{'|'.join(SCALES)})$")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A layer of the module: these rows of the file's layer."""
-
-    module: str
-    rows: Rows
 
 
 def pieces(modules: Iterable[str], sizes: Iterable[int]) -> tuple[Piece, ...]:

@@ -61,8 +61,8 @@ def settled(header: Header) -> Header:
     return replace(header, tensors=tensors)
 
 
-def is_stored_small(info: TensorInfo) -> bool:
-    """Whether the tensor is quantised, so that it is kept as it is and cast when its layer runs."""
+def is_quantised(info: TensorInfo) -> bool:
+    """Whether the tensor is kept as it is and unpacked when its layer runs."""
     return info.dtype in FLOAT8 or info.dtype in GGUF_TYPES
 
 

@@ -49,7 +49,7 @@ def test_a_scale_multiplies_the_weight_of_a_layer_or_of_each_row():
     for scale in (torch.tensor(0.5), torch.tensor([0.25]), torch.linspace(0.5, 2, 8)[:, None]):
         layer = StoredLinear(32, 8)
         layer.load_state_dict(net.linear.state_dict())
-        layer.storage, layer.weight_scale = Storage(torch.float32, scaled=True), scale
+        layer.storage, layer.weight_scale = Storage(torch.float32), scale
         plain = copy.deepcopy(net.linear)
         plain.weight.data = plain.weight * scale
         torch.testing.assert_close(layer(net.table(ids)), plain(net.table(ids)))

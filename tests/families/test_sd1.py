@@ -11,7 +11,7 @@ from transformers import CLIPTextModel
 from engine.families.base import Adapter, Clip, Components, Part, TextBatch
 from engine.families.discover import UnknownFamily
 from engine.families.parts.adapters import acting
-from engine.families.parts.diffusion import MissingWeights
+from engine.families.parts.filling import MissingWeights
 from engine.families.parts.stored import BadMetadata
 from engine.families.sd1 import SD1
 from engine.models.device import open_device

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from engine.weights import keymaps
 from engine.weights.dit import flux_map, sd3_map
 from engine.weights.fused import FusedMap
 
@@ -21,7 +26,7 @@ FLUX: dict[str, Any] = {
     "attention_head_dim": 32,
     "num_attention_heads": 2,
     "joint_attention_dim": 48,
-    "pooled_projection_dim": 32,
+    "pooled_projection_dim": 24,
     "guidance_embeds": True,
     "axes_dims_rope": (4, 14, 14),
 }
@@ -33,7 +38,7 @@ SD3: dict[str, Any] = {
     "num_layers": 2,
     "attention_head_dim": 64,
     "num_attention_heads": 2,
-    "joint_attention_dim": 96,
+    "joint_attention_dim": 48,
     "caption_projection_dim": 128,
     "pooled_projection_dim": 64,
     "pos_embed_max_size": 16,
@@ -87,3 +92,69 @@ def _seeded(kind: type[Any], seed: int, config: Mapping[str, Any]) -> Any:
             if parameter.ndim == 1:
                 nn.init.normal_(parameter, mean=1.0 if parameter.mean() > 0.5 else 0.0, std=0.1)
     return module.eval()
+
+
+def tiny_clip(name: str) -> CLIPTextModel:
+    """A CLIP-L or CLIP-G: told apart by their depth, and with as many heads as those have."""
+    width, layers, heads, act = {"l": (24, 2, 12, "quick_gelu"), "g": (40, 25, 20, "gelu")}[name]
+    config = CLIPTextConfig(
+        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, num_attention_heads=heads,
+        hidden_act=act, vocab_size=49408, bos_token_id=49406, eos_token_id=49407, pad_token_id=49407,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(len(name) + layers)
+        model = CLIPTextModel(config).eval()
+        nn.init.normal_(model.embeddings.token_embedding.weight, std=0.5)
+    return model
+
+
+def tiny_t5() -> T5EncoderModel:
+    config = T5Config(vocab_size=32128, d_model=48, d_kv=8, d_ff=64, num_heads=4, num_layers=2, dropout_rate=0.0,
+                      relative_attention_num_buckets=8, feed_forward_proj="gated-gelu")  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return T5EncoderModel(config).eval()
+
+
+def tiny_ae() -> AutoencoderKL:
+    blocks: dict[str, Any] = {  # diffusers annotates these as tuples of one
+        "block_out_channels": (32, 32),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return AutoencoderKL(layers_per_block=1, latent_channels=16, use_quant_conv=False, use_post_quant_conv=False,
+                             **blocks).eval()  # fmt: skip
+
+
+def clip_tensors(model: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    return {f"{prefix}text_model.{name}": tensor for name, tensor in model.state_dict().items()}
+
+
+def t5_tensors(model: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in model.state_dict().items() if "embed_tokens" not in name}
+
+
+def ae_tensors(model: AutoencoderKL, prefix: str = "") -> dict[str, Tensor]:
+    names = keymaps.vae_map(model.config)
+    done: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        attention = "attentions" in name and tensor.ndim == 2
+        done[f"{prefix}{names.to_ldm(name)}"] = tensor[:, :, None, None] if attention else tensor
+    return done
+
+
+def save(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = torch.float16) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cast = {name: (t.to(dtype) if dtype and t.is_floating_point() else t).contiguous() for name, t in tensors.items()}
+    save_file(cast, path)
+    return path
+
+
+def make_flux_checkpoint(path: Path, module: nn.Module | None = None) -> Path:
+    """All in one file, as flux1-dev-fp8 has it."""
+    tensors = in_file_layout(module or tiny_flux(), "model.diffusion_model.")
+    tensors |= clip_tensors(tiny_clip("l"), "text_encoders.clip_l.transformer.")
+    tensors |= t5_tensors(tiny_t5(), "text_encoders.t5xxl.transformer.")
+    return save(tensors | ae_tensors(tiny_ae(), "vae."), path)

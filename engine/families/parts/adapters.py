@@ -12,10 +12,12 @@ from contextlib import ExitStack, contextmanager
 from math import prod
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.families.base import Adapter
+from engine.families.parts.layers import Stored, unpacked
 from engine.weights.adapter_kinds import Change, LowRank, ModuleChange
 from engine.weights.lora import LoraEntry
 
@@ -68,13 +70,18 @@ def _only_branches(layer: nn.Module, entries: Iterable[Acting]) -> bool:
 def _make(layer: nn.Module, entries: Iterable[Acting], stack: ExitStack) -> None:
     """Put a weight, and a bias where one changes, of the layer's own into it until the stack unwinds."""
     changes = [(entry if isinstance(entry, ModuleChange) else _change(entry), strength) for entry, strength in entries]
-    weight, bias = layer.get_parameter("weight"), layer._parameters.get("bias")
+    bias = layer._parameters.get("bias")
+    weight = unpacked(layer, torch.float32) if isinstance(layer, Stored) else layer.get_parameter("weight")
     made = _applied(weight, [(change, s) for entry, s in changes for change in entry.weight])
-    _stand_in(layer, "weight", made.to(weight.dtype), stack)
+    if isinstance(layer, Stored):
+        stack.callback(setattr, layer, "plain", layer.plain)
+        layer.plain = made
+    else:
+        _stand_in(layer, "weight", made.to(weight.dtype), stack)
     of_bias = [(change, s) for entry, s in changes for change in entry.bias]
     if of_bias:
         plain = weight.new_zeros(weight.shape[0]) if bias is None else bias
-        _stand_in(layer, "bias", _applied(plain, of_bias).to(weight.dtype), stack)
+        _stand_in(layer, "bias", _applied(plain, of_bias).to(plain.dtype), stack)
 
 
 def _change(entry: LoraEntry) -> ModuleChange:

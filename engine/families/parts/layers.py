@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Storage:
-    """How a weight is kept: `dtype` of its numbers, or `gguf` ("Q4_K") with rows of bytes; `scaled`: times a scale."""
+    """How a weight is kept: `dtype` of its numbers, or `gguf` ("Q4_K") with rows of bytes."""
 
     dtype: torch.dtype = torch.uint8
     gguf: str = ""
-    scaled: bool = False
 
 
 def keep_stored(module: nn.Module, storages: Mapping[str, Storage]) -> None:
@@ -41,6 +40,7 @@ def can_keep(layer: nn.Module) -> bool:
 class StoredLinear(nn.Linear):
     storage: Storage
     weight_scale: Tensor | None
+    plain: Tensor | None = None  # an unpacked weight that stands in for a while
 
     def forward(self, input: Tensor) -> Tensor:
         return cast(Tensor, _Unpacked.apply(input, self))
@@ -49,6 +49,7 @@ class StoredLinear(nn.Linear):
 class StoredConv2d(nn.Conv2d):
     storage: Storage
     weight_scale: Tensor | None
+    plain: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, unpacked(self, input.dtype), self.bias)
@@ -59,9 +60,12 @@ class StoredEmbedding(nn.Embedding):
 
     storage: Storage
     weight_scale: Tensor | None
+    plain: Tensor | None = None
     compute: torch.dtype = torch.float32
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.plain is not None:
+            return F.embedding(input, self.plain.to(self.compute))
         rows = self.weight.view(torch.uint8)[input.flatten()].view(self.weight.dtype)
         return _numbers(rows, self.storage, self.weight_scale, self.compute).view(*input.shape, -1)
 
@@ -71,6 +75,8 @@ Stored = StoredLinear | StoredConv2d | StoredEmbedding
 
 def unpacked(layer: Stored, dtype: torch.dtype) -> Tensor:
     """The weight of a layer as numbers of that type."""
+    if layer.plain is not None:
+        return layer.plain.to(dtype)
     weight = _numbers(layer.weight, layer.storage, layer.weight_scale, dtype)
     return weight.view(layer.weight.shape[0], -1, *layer.kernel_size) if isinstance(layer, StoredConv2d) else weight
 
@@ -106,7 +112,7 @@ def _stored_like(layer: nn.Module, storage: Storage) -> Stored:
             block, size = _block(storage.gguf)
             shape = (shape[0], new.weight[0].numel() // block * size)
         new.weight = nn.Parameter(torch.empty(shape, dtype=storage.dtype), requires_grad=False)
-        new.register_buffer("weight_scale", torch.empty(()) if storage.scaled else None)
+        new.register_buffer("weight_scale", None)
     new.storage = storage
     return new
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from engine.families.base import Prompt
 from engine.families.parts.tokenizer import ClipTokenizer
 
 EMBEDDING = "embedding:"
@@ -37,6 +38,11 @@ class Tokenizer(Protocol):
 
 
 Embed = Callable[[str], Sequence[Any] | None]  # the vectors of a textual inversion by name, None where there is none
+
+
+def text_for(text: Prompt, name: str) -> str:
+    """What one encoder is given."""
+    return text if isinstance(text, str) else text.get(name, "")
 
 
 def chunks_of(

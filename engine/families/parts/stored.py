@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import FileError
@@ -14,6 +14,7 @@ from engine.families.base import WeightDtype
 from engine.families.parts.text_encoder import TextEncoder
 from engine.weights import keymaps, openclip
 from engine.weights.header import Header, TensorInfo
+from engine.weights.quantised import is_quantised, settled
 
 if TYPE_CHECKING:
     from engine.models.device import Device
@@ -28,13 +29,21 @@ class BadMetadata(FileError):
 
 @dataclass(frozen=True)
 class StoredPart:
-    """`rename` turns a name behind the prefix into the module's name, None for what the module does not have."""
+    """`rename` turns a name behind the prefix into the module's name, None for what the module does not have.
+
+    `build` makes the skeleton from the config. `wide`: what it computes does not fit into float16. `keep_stored`: all
+    its weights stay in the type of the file, also where that is none of quantisation.
+    """
 
     header: Header
     role: Role
     prefix: str
     config: Mapping[str, Any]
     rename: Callable[[str], str | None] = field(repr=False)
+    build: Callable[[Mapping[str, Any]], Any] | None = field(default=None, repr=False)
+    wide: bool = False
+    keep_stored: bool = False
+    place: str = ""  # where in the file it lies, if `prefix` does not say so
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -54,26 +63,41 @@ class StoredPart:
         return found
 
     def register(self, manager: ModelManager, title: str, weight_dtype: WeightDtype = "default") -> ModelRef:
-        """Make the part known to the manager, in the type it runs in there. In an fp8 type weights have its values."""
+        """Make the part known to the manager. Quantised weights, and in an fp8 type all, are kept as they are and
+        unpacked when their layer runs; so are those that would take more than half the memory of the machine if they
+        lay in the type they run in there. Raises UnknownQuantisation."""
         from engine.families.parts.precision import compute_dtype, storage_dtype
         from engine.models.manager import ModelSpec
 
-        stored = next((info.dtype for info in self.tensors.values()), "F16")
-        dtype = compute_dtype(manager.device, self.role, stored)
-        nbytes = sum(math.prod(info.shape) for info in self.tensors.values()) * dtype.itemsize
+        part = replace(self, header=settled(self.header))
+        tensors = part.tensors
+        stored = next((info.dtype for info in tensors.values()), "F16")
+        dtype = compute_dtype(manager.device, self.role, stored, wide=self.wide)
+        whole = sum(math.prod(info.shape) for info in tensors.values()) * dtype.itemsize
+        kept = replace(
+            part, keep_stored=self.keep_stored or (manager.device.is_host and 2 * whole > manager.device.total())
+        )
+        to = storage_dtype(weight_dtype)
+        own = {name: info for name, info in tensors.items() if part.rename(name)}
+        nbytes = sum(kept.kept_bytes(name, info, dtype.itemsize, to and to.itemsize) for name, info in own.items())
 
         def load(device: Device) -> Loaded:
-            from engine.families.parts import clip, diffusion
+            from engine.families.parts import filling
             from engine.models.loaded import TorchModel
 
-            build = {"denoiser": diffusion.build_unet, "vae": diffusion.build_vae, "text_encoder": clip.build}
-            skeleton = build[self.role](self.config)
-            rounded = storage_dtype(weight_dtype)
-            return TorchModel(diffusion.fill(skeleton, self.role, self.header, self.own_name, dtype, rounded))
+            return TorchModel(filling.filled(kept, dtype, to))
 
-        kept = dtype if weight_dtype == "default" else weight_dtype.removesuffix("_fast")
-        key = f"{self.header.digest}/{self.role}/{self.prefix}/{kept}"
+        how = dtype if weight_dtype == "default" else weight_dtype.removesuffix("_fast")
+        more = "/stored" if kept.keep_stored else ""
+        key = f"{self.header.digest}/{self.role}/{self.prefix}{self.place}/{how}{more}"
         return manager.add(ModelSpec(key, self.role, title, nbytes, load))
+
+    def kept_bytes(self, name: str, info: TensorInfo, itemsize: int, stored_as: int | None) -> int:
+        """What a tensor takes in memory, going by its name and type."""
+        matrix = name.endswith(".weight") and len(info.shape) >= 2
+        if matrix and (self.keep_stored or is_quantised(info)):
+            return info.nbytes
+        return math.prod(info.shape) * (stored_as if stored_as and matrix else itemsize)
 
 
 def stored_unet(header: Header, prefix: str, defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> StoredPart:

@@ -18,6 +18,7 @@ from engine.families.base import (
     Vae,
     WeightDtype,
 )
+from engine.families.parts.prompt import text_for
 from engine.families.parts.stored import StoredPart, stored_clip, stored_unet, stored_vae
 from engine.families.parts.text_encoder import ALONE, TextEncoder, kind_of, place_of
 from engine.families.parts.tokenizer import ClipTokenizer, clip_tokenizer, tokenizer_from_json
@@ -301,8 +302,3 @@ class UNetFamily:
             names=names,
             embeddings=tuple(embeddings),
         )
-
-
-def text_for(text: Prompt, name: str) -> str:
-    """What one encoder is given."""
-    return text if isinstance(text, str) else text.get(name, "")

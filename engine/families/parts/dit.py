@@ -1,0 +1,156 @@
+"""Flux' and SD3's transformers of diffusers: built on meta and called. Latents in, latents out; patches are made here.
+
+Flux' own forward is written out rather than called: diffusers' casts the time to the type of the weights before it
+multiplies it by 1000, which in bfloat16 moves it by up to 4, and has no way to leave the guidance out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from torch import Tensor, nn
+
+PATCH = 2  # latent cells along a side of Flux' tokens
+
+
+def build_flux(config: Mapping[str, Any]) -> FluxTransformer2DModel:
+    with torch.device("meta"):
+        return FluxTransformer2DModel(**config)
+
+
+def build_sd3(config: Mapping[str, Any]) -> SD3Transformer2DModel:
+    with torch.device("meta"):
+        return SD3Transformer2DModel(**config)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A latent that Flux Kontext sees beside the picture. `place`: where its tokens stand: (picture, y, x)."""
+
+    latent: Tensor
+    place: tuple[int, int, int]
+
+
+def predict_flux(
+    module: nn.Module,
+    x: Tensor,
+    time: Tensor,
+    cross: Tensor,
+    pooled: Tensor,
+    guidance: Tensor | None,
+    references: Sequence[Reference] = (),
+) -> Tensor:
+    """x (batch, c, h, w) with what is concatenated to it, time (batch,) in 0..1 -> (batch, out, h, w)."""
+    model = cast(FluxTransformer2DModel, module)
+    dtype = model.x_embedder.bias.dtype
+    height, width = x.shape[-2:]
+    padded = _to_whole_patches(x, PATCH)
+    tokens = [_patches(padded, PATCH)]
+    ids = [_ids(padded.shape[-2] // PATCH, padded.shape[-1] // PATCH, (0, 0, 0), x.device)]
+    for reference in references:
+        latent = _to_whole_patches(reference.latent.to(x), PATCH)
+        tokens.append(_patches(latent, PATCH))
+        ids.append(_ids(latent.shape[-2] // PATCH, latent.shape[-1] // PATCH, reference.place, x.device))
+    hidden = model.x_embedder(torch.cat(tokens, dim=1).to(dtype))
+    embedded = _conditions(model.time_text_embed, time * 1000, None if guidance is None else guidance * 1000, pooled)
+    text = model.context_embedder(cross.to(dtype))
+    places = torch.cat([torch.zeros(text.shape[1], 3, device=x.device), *ids])
+    rotary = model.pos_embed(places)
+    for block in model.transformer_blocks:
+        text, hidden = _call(model, block, hidden, text, embedded, rotary)
+    for block in model.single_transformer_blocks:
+        text, hidden = _call(model, block, hidden, text, embedded, rotary)
+    hidden = hidden[:, : tokens[0].shape[1]]
+    out = model.proj_out(model.norm_out(hidden, embedded))
+    return _picture(out, padded.shape[-2], padded.shape[-1], PATCH)[..., :height, :width]
+
+
+def predict_sd3(module: nn.Module, x: Tensor, timesteps: Tensor, cross: Tensor, pooled: Tensor) -> Tensor:
+    """x (batch, c, h, w), timesteps (batch,) in 0..1000 -> (batch, c, h, w)."""
+    model = cast(SD3Transformer2DModel, module)
+    dtype = model.context_embedder.bias.dtype
+    height, width = x.shape[-2:]
+    padded = _to_whole_patches(x, cast(int, model.config["patch_size"]))
+    out = model(
+        hidden_states=padded.to(dtype),
+        timestep=timesteps,
+        encoder_hidden_states=cross.to(dtype),
+        pooled_projections=pooled.to(dtype),
+        return_dict=False,
+    )[0]
+    return out[..., :height, :width]
+
+
+def places_of(method: str, size: tuple[int, int], latents: Iterable[Tensor]) -> list[tuple[int, int, int]]:
+    """Where reference latents stand beside a picture of `size` latent cells, for `Reference.place`.
+
+    "index": each is a picture of its own. "offset": all are one further picture, each to the right of the others or
+    below them, wherever it adds less to the longer side. "uxo": on the picture's own plane, along its diagonal (UNO).
+    """
+    places: list[tuple[int, int, int]] = []
+    tall, wide = (side + side % PATCH for side in size) if method == "uxo" else (0, 0)
+    for number, latent in enumerate(latents, 1):
+        height, width = latent.shape[-2:]
+        y = x = 0
+        if method == "uxo":
+            y, x = tall, wide
+            tall, wide = tall + height, wide + width
+        elif method == "offset":
+            y, x = (0, wide) if height + tall > width + wide else (tall, 0)
+            tall, wide = max(tall, height + y), max(wide, width + x)
+        picture = {"uxo": 0, "index": number}.get(method, 1)
+        places.append((picture, (y + PATCH // 2) // PATCH, (x + PATCH // 2) // PATCH))
+    return places
+
+
+def _conditions(embedder: nn.Module, time: Tensor, guidance: Tensor | None, pooled: Tensor) -> Tensor:
+    """(batch, width) of time, guidance (times 1000, where the model has it and it is given) and pooled text."""
+    parts = cast(Any, embedder)
+    dtype = parts.text_embedder.linear_1.bias.dtype
+    embedded = parts.timestep_embedder(parts.time_proj(time).to(dtype))
+    if guidance is not None and hasattr(parts, "guidance_embedder"):
+        embedded = embedded + parts.guidance_embedder(parts.time_proj(guidance).to(dtype))
+    return embedded + parts.text_embedder(pooled.to(dtype))
+
+
+def _call(
+    model: FluxTransformer2DModel, block: nn.Module, hidden: Tensor, text: Tensor, embedded: Tensor, rotary: Any
+) -> tuple[Tensor, Tensor]:
+    if torch.is_grad_enabled() and model.gradient_checkpointing:
+        return cast(Any, model)._gradient_checkpointing_func(block, hidden, text, embedded, rotary)
+    return block(hidden_states=hidden, encoder_hidden_states=text, temb=embedded, image_rotary_emb=rotary)
+
+
+def _to_whole_patches(x: Tensor, patch: int) -> Tensor:
+    """Odd sides get what is at their other end, as if the picture were a tile."""
+    down, right = -x.shape[-2] % patch, -x.shape[-1] % patch
+    return F.pad(x, (0, right, 0, down), mode="circular") if down or right else x
+
+
+def _patches(x: Tensor, patch: int) -> Tensor:
+    """(batch, c, h, w) -> (batch, h / patch * w / patch, c * patch * patch)."""
+    batch, channels, height, width = x.shape
+    cells = x.reshape(batch, channels, height // patch, patch, width // patch, patch)
+    return cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)
+
+
+def _picture(tokens: Tensor, height: int, width: int, patch: int) -> Tensor:
+    """The way back from `_patches`."""
+    cells = tokens.view(tokens.shape[0], height // patch, width // patch, -1, patch, patch)
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(tokens.shape[0], -1, height, width)
+
+
+def _ids(rows: int, columns: int, place: tuple[int, int, int], device: torch.device) -> Tensor:
+    """(rows * columns, 3): picture, row and column of each token."""
+    picture, y, x = place
+    ids = torch.zeros(rows, columns, 3, device=device)
+    ids[..., 0] = picture
+    ids[..., 1] = torch.arange(y, y + rows, device=device)[:, None]
+    ids[..., 2] = torch.arange(x, x + columns, device=device)[None, :]
+    return ids.flatten(0, 1)

@@ -1,0 +1,216 @@
+"""What families of diffusion transformers (Flux.1, SD3) do alike: each is a `DitKind` and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import GraphError
+from engine.families.base import (
+    TEXT_PARTS,
+    Clip,
+    Components,
+    Family,
+    FamilySpec,
+    Model,
+    Part,
+    Vae,
+    WeightDtype,
+)
+from engine.families.parts.dit_kind import T5_NAME, DitKind, encoder_of, place_alone, stored_t5, vae_prefix
+from engine.families.parts.stored import StoredPart, stored_clip, stored_vae
+from engine.families.parts.text_encoder import TextEncoder
+from engine.families.parts.tokenizer import clip_tokenizer, tokenizer_from_json
+from engine.weights import keymaps, lora
+from engine.weights.header import Header
+from engine.weights.identify import TITLES, lora_family
+from engine.weights.lora_dit import denoiser_names, t5_names
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from engine.models.manager import ModelManager
+
+CLIP_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "l": {"num_attention_heads": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    "g": {"num_attention_heads": 20, "hidden_act": "gelu", "layer_norm_eps": 1e-5},
+}
+VAE = {"norm_num_groups": 32}
+
+
+class NoTextEncoder(GraphError):
+    en = "{title} has no text encoder in its file. Load its text encoders with {loader} and connect that instead."
+    zh = "{title} 的文件中没有文本编码器。请用 {loader} 加载其文本编码器并改接该节点。"
+
+
+class DitFamily(Family):
+    kind: DitKind
+    loader: str  # the node that loads its text encoders from files
+
+    @property
+    def spec(self) -> FamilySpec:
+        return self.kind.spec
+
+    def load_checkpoint(
+        self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = (), *, allow_pickle: bool = False
+    ) -> Components:
+        header = self._open(path, allow_pickle=allow_pickle)
+        title = lora.title_of(path, header.metadata)
+        model = self._model(manager, header, title)
+        places = self.kind.encoder_places(header)
+        clip = self._clip(manager, {name: (header, place) for name, place in places.items()}, title, embeddings)
+        vae = self._vae(manager, header, f"{title} VAE")
+        return Components(model, clip, vae, title, header.digest)
+
+    def load_denoiser(
+        self, manager: ModelManager, path: Path, *, weight_dtype: WeightDtype = "default", allow_pickle: bool = False
+    ) -> Model:
+        header = self._open(path, allow_pickle=allow_pickle)
+        return self._model(manager, header, lora.title_of(path, header.metadata), weight_dtype)
+
+    def load_vae(self, manager: ModelManager, path: Path, *, allow_pickle: bool = False) -> Vae:
+        from engine.families.discover import unknown
+        from engine.weights.load import open_header
+
+        header = open_header(path, allow_pickle=allow_pickle)
+        if not self.kind.detect_vae(header):
+            raise unknown(header)
+        return self._vae(manager, header, lora.title_of(path, header.metadata))
+
+    def load_clip(
+        self,
+        manager: ModelManager,
+        paths: Sequence[Path],
+        embeddings: Sequence[Path] = (),
+        *,
+        allow_pickle: bool = False,
+    ) -> Clip:
+        from engine.families.discover import unknown
+        from engine.weights.load import open_header
+
+        headers = [open_header(path, allow_pickle=allow_pickle) for path in paths]
+        if not self.kind.detect_clip(headers):
+            raise unknown(headers[0])
+        found = {encoder_of(header): header for header in headers}
+        places = {name: (found[name], place_alone(found[name], name)) for name in self.kind.encoders if name in found}
+        return self._clip(manager, places, " + ".join(path.stem for path in paths), embeddings)
+
+    def encode_image(self, module: nn.Module, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
+        from engine.families.parts import diffusion
+
+        return (diffusion.encode(module, pixels) - vae.latent.shift) * vae.latent.scale
+
+    def decode_latent(self, module: nn.Module, vae: Vae, latents: torch.Tensor) -> torch.Tensor:
+        from engine.families.parts import diffusion
+
+        return diffusion.decode(module, latents / vae.latent.scale + vae.latent.shift)
+
+    def alphas_cumprod(self, model: Model) -> torch.Tensor:
+        raise NotImplementedError(f"{self.spec.title} is a flow: its noise has no alphas")
+
+    def lora_targets(self, module: nn.Module, part: Part, *, linear: bool, conv: bool) -> list[str]:
+        """Attention and feed-forward of every block; transformers have no convolutions to train."""
+        from torch.nn import Linear
+
+        names = [name for name, layer in module.named_modules() if isinstance(layer, Linear)] if linear else []
+        inside = (".attn", ".ff", ".proj_mlp", ".proj_out", ".self_attn.", ".mlp.", "SelfAttention.", "DenseReluDense.")
+        return [name for name in names if "." in name and any(word in name for word in inside)]
+
+    def lora_key(self, model: Model, part: Part, module_name: str) -> str:
+        if part == "denoiser":
+            return lora.kohya_name("lora_transformer", module_name)
+        name = self.kind.encoders[TEXT_PARTS.index(part)]
+        number = self.kind.encoders.index(name) + 1
+        if name != T5_NAME:
+            module_name = keymaps.clip_text_map().to_ldm(module_name) or module_name
+        return lora.kohya_name(f"lora_te{number}", module_name)
+
+    def read_lora(
+        self, path: Path, model: Model | None, clip: Clip | None, *, allow_pickle: bool = False
+    ) -> lora.LoraFile:
+        from engine.weights.load import open_header
+
+        header = open_header(path, allow_pickle=allow_pickle)
+        seems = TITLES[lora_family(header)]
+        if clip is None and lora.is_lora(header):
+            header = lora.without_text(header)
+            if not header.tensors:
+                return lora.LoraFile({})  # a LoRA of the text encoders alone does nothing to a model
+        tables: dict[str, lora.Table] = {}
+        shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
+        if model is not None:
+            tables["denoiser"] = denoiser_names(model.modules, self.kind.layout(model.config))
+            shapes["denoiser"] = model.modules
+        if clip is not None:
+            for part, name, modules in zip(TEXT_PARTS, clip.names, clip.modules, strict=False):
+                tables[part], shapes[part] = self._text_names(name, modules), modules
+        return lora.read_lora(header, tables, shapes, seems)
+
+    def _text_names(self, name: str, modules: Mapping[str, tuple[int, ...]]) -> lora.Table:
+        number = self.kind.encoders.index(name) + 1
+        if name == T5_NAME:  # kohya's number for T5 is 3 even where there are two encoders, OneTrainer's is its place
+            return t5_names(modules, {str(number), "3"}, f"text_encoder_{number}")
+        return lora.clip_names(modules, keymaps.clip_text_map(), number=str(number), comfy=f"clip_{name}")
+
+    def _open(self, path: Path, *, allow_pickle: bool) -> Header:
+        from engine.families.discover import unknown
+        from engine.weights.load import open_header
+
+        header = open_header(path, allow_pickle=allow_pickle)
+        if self.kind.denoiser(header) is None:
+            raise unknown(header)
+        return header
+
+    def _model(self, manager: ModelManager, header: Header, title: str, weight_dtype: WeightDtype = "default") -> Model:
+        found = self.kind.denoiser(header)
+        assert found is not None, "opened, but not there"
+        part = self.kind.stored(header, found)
+        return Model(
+            family=self,
+            ref=part.register(manager, f"{title} transformer", weight_dtype),
+            config=part.config,
+            prediction=self.spec.prediction,
+            latent=self.spec.latent,
+            modules=part.modules(),
+        )
+
+    def _vae(self, manager: ModelManager, header: Header, title: str) -> Vae:
+        latent = self.spec.latent
+        part = stored_vae(header, vae_prefix(header) or "", {**VAE, "scaling_factor": latent.scale})
+        factor = 2 ** (len(part.config["block_out_channels"]) - 1)
+        return Vae(self, part.register(manager, title), part.config, latent, factor)
+
+    def _clip(
+        self, manager: ModelManager, places: Mapping[str, tuple[Header, str]], title: str, embeddings: Sequence[Path]
+    ) -> Clip:
+        texts = [(name, *self._stored_text(name, header, place)) for name, (header, place) in places.items()]
+        return Clip(
+            family=self,
+            refs=tuple(part.register(manager, f"{title} {_title(name)}") for name, part, _ in texts),
+            tokenizers=tuple(tokenizer for _, _, tokenizer in texts),
+            configs=tuple(part.config for _, part, _ in texts),
+            modules=tuple(part.modules() for _, part, _ in texts),
+            names=tuple(name for name, _, _ in texts),
+            embeddings=tuple(embeddings),
+        )
+
+    def _stored_text(self, name: str, header: Header, place: str) -> tuple[StoredPart, Any]:
+        if name == T5_NAME:
+            from engine.families.parts.t5_tokenizer import t5_tokenizer, t5_tokenizer_from_json
+
+            text = header.metadata.get("easel.t5_tokenizer")
+            return stored_t5(header, place), t5_tokenizer() if text is None else t5_tokenizer_from_json(
+                text, header.path
+            )
+        text = header.metadata.get("easel.tokenizer")
+        tokenizer = clip_tokenizer() if text is None else tokenizer_from_json(text, header.path)
+        special = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
+        number = self.kind.encoders.index(name) + 1
+        part = "text_encoder" if number == 1 else f"text_encoder_{number}"
+        return stored_clip(header, place, TextEncoder(name, part, (), CLIP_CONFIGS[name]), special), tokenizer
+
+
+def _title(name: str) -> str:
+    return "T5" if name == T5_NAME else f"CLIP-{name.upper()}"

@@ -8,11 +8,13 @@ fill 96. T5 gives the tokens of the text, CLIP-L one vector. Kontext sees refere
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from engine.families.base import Clip, Defaults, FamilySpec, LatentFormat, Model, Prompt, TextBatch
 from engine.families.parts.dit_family import DitFamily, NoTextEncoder
 from engine.families.parts.dit_kind import T5_NAME, DitKind
+from engine.families.parts.text_encoder import CLIP_L
 from engine.weights.dit import flux_config, flux_map
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ METHODS = {"offset": "offset", "index": "index", "uxo/uno": "uxo", "uxo": "uxo",
 
 class Flux(DitFamily):
     kind = KIND
+    clips = MappingProxyType({"l": CLIP_L})
     loader = "DualCLIPLoader (flux)"
 
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: Prompt) -> TextBatch:

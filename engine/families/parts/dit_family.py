@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 
     from engine.models.manager import ModelManager
 
-CLIP_CONFIGS: Mapping[str, Mapping[str, Any]] = {
-    "l": {"num_attention_heads": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
-    "g": {"num_attention_heads": 20, "hidden_act": "gelu", "layer_norm_eps": 1e-5},
-}
 VAE = {"norm_num_groups": 32}
 
 
@@ -47,6 +43,7 @@ class NoTextEncoder(GraphError):
 
 class DitFamily(Family):
     kind: DitKind
+    clips: Mapping[str, TextEncoder]  # how its CLIP encoders are read
     loader: str  # the node that loads its text encoders from files
 
     @property
@@ -207,9 +204,7 @@ class DitFamily(Family):
         text = header.metadata.get("easel.tokenizer")
         tokenizer = clip_tokenizer() if text is None else tokenizer_from_json(text, header.path)
         special = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
-        number = self.kind.encoders.index(name) + 1
-        part = "text_encoder" if number == 1 else f"text_encoder_{number}"
-        return stored_clip(header, place, TextEncoder(name, part, (), CLIP_CONFIGS[name]), special), tokenizer
+        return stored_clip(header, place, self.clips[name], special), tokenizer
 
 
 def _title(name: str) -> str:

@@ -18,8 +18,11 @@ export function formHtml(fields, values = {}, { draft = () => undefined, hints =
     ? `<details class="ez-more" data-key="more"><summary>${t('form.more', { n: more.length })}</summary><div class="ez-form-row">${more.map(html).join('')}</div></details>` : '');
 }
 
+/** A field that takes some of a few without naming them takes words. */
+const kindOf = (field) => (field.kind === 'choices' && !field.options ? 'lines' : field.kind);
+
 function fieldHtml(field, value, hint) {
-  const { name, kind } = field, title = esc(field.title[lang()]), help = esc(field.help[lang()]);
+  const { name } = field, kind = kindOf(field), title = esc(field.title[lang()]), help = esc(field.help[lang()]);
   const under = help ? `<small>${help}</small>` : '', key = `data-key="f-${esc(name)}"`, at = `name="${esc(name)}" data-kind="${kind}"`;
   const text = typeof value === 'string' ? value : value == null ? '' : (shown[kind] ?? String)(value);
   const note = hint === undefined ? '' : ` placeholder="${esc(hint)}"`;
@@ -62,7 +65,7 @@ export function formValues(form, fields) {
   for (const field of fields) {
     const inputs = [...form.querySelectorAll(`[name="${CSS.escape(field.name)}"]`)];
     if (!inputs.length) continue;
-    const value = field.kind === 'choices' ? inputs.filter((input) => input.checked).map((input) => input.value) : (taken[field.kind] ?? ((input) => input.value))(inputs[0]);
+    const kind = kindOf(field), value = kind === 'choices' ? inputs.filter((input) => input.checked).map((input) => input.value) : (taken[kind] ?? ((input) => input.value))(inputs[0]);
     const empty = value === '' && (field.optional || typeof field.default === 'number');
     if (!empty && JSON.stringify(value) !== JSON.stringify(field.default)) found[field.name] = value;
   }

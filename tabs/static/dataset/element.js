@@ -177,7 +177,7 @@ class Dataset extends Live {
   typed(target) {
     const form = target.closest('form[data-keep]');
     if (form && target.name) this.keep({ [`${form.dataset.keep}.${target.name}`]: inputValue(target) });
-    if (target.dataset.input) this.act(target.dataset.input, target);
+    if (form) this.tool.typed?.(this, this.querySelector('.tool'));
   }
 
   changed(target) {

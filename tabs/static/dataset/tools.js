@@ -1,6 +1,7 @@
 // The tools below the grid of a dataset, one open at a time. A tool is { name, html(d, answer), verbs } with, where needed,
-// asks(d) for what it has to ask the server, drawn(d, panel) after it was drawn, follows (draw again when another picture is
-// chosen) and watches (when a job goes on). Adding one is a file and its place in this list.
+// asks(d) for what it has to ask the server, drawn(d, panel) after it was drawn, typed(d, panel) while its form is filled in,
+// follows (draw again when another picture is chosen) and watches (when a job goes on). Adding one is a file and its place in
+// this list.
 
 import { t } from '../easel.js';
 import { bulk } from './bulk.js';

@@ -31,6 +31,9 @@ class OnnxReader:
         self.title, self.batch_size, self.provider = installed.name, tool.batch_size, ""
         self.at_least = self._model.size
         self._ref = manager.add(model_spec(installed))
+        side, first = self._model.size, self._model.spec.pixels.layout == "NCHW"
+        shape = (3, side, side) if first else (side, side, 3)
+        self._memory = np.empty((tool.batch_size, *shape), np.float32)  # untouched, it takes none
 
     def origin(self) -> Origin:
         """Thresholds are no part of its identity: they move without running again."""
@@ -48,7 +51,7 @@ class OnnxReader:
         working = working_bytes(self._model, len(prepared))
         with self._manager.lease(self._ref, working=working) as leased:
             session: Session = leased[self._ref]
-            found, self.provider = scores(session, self._model, prepared), session.provider
+            found, self.provider = scores(session, self._model, prepared, self._memory), session.provider
         refuse_broken(self._model, found, [one.name for one in about])
         return [reading(row, self._model.words, self._tool.floor) for row in found]
 

@@ -83,9 +83,12 @@ def open_session(file: Path, device: Device, threads: int = 0) -> Session:
     return Session(session, session.get_providers()[0].removesuffix("ExecutionProvider"))
 
 
-def scores(session: Session, model: Contract, pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Probabilities (n, tags) of pictures as `pixels.load` gives them. A fixed batch is fed in its portions."""
-    values = batch(pictures, model.spec.pixels)
+def scores(
+    session: Session, model: Contract, pictures: Sequence[np.ndarray], into: np.ndarray | None = None
+) -> np.ndarray:
+    """Probabilities (n, tags) of pictures as `pixels.load` gives them. A fixed batch is fed in its portions; `into` is
+    memory to use again (see `batch`)."""
+    values = batch(pictures, model.spec.pixels, into)
     if model.input.dtype == "float16":
         values = values.astype(np.float16)
     portion = model.fixed_batch or len(values)

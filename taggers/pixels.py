@@ -36,12 +36,17 @@ def fitted(image: Image.Image, pixels: Pixels, size: int) -> Image.Image:
     return image if image.size == (size, size) else image.resize((size, size), resample)
 
 
-def batch(arrays: Sequence[np.ndarray], pixels: Pixels) -> np.ndarray:
-    """Pictures of `load` as one float32 array, (n, size, size, 3) or (n, 3, size, size)."""
+def batch(arrays: Sequence[np.ndarray], pixels: Pixels, into: np.ndarray | None = None) -> np.ndarray:
+    """Pictures of `load` as one float32 array, (n, size, size, 3) or (n, 3, size, size).
+
+    `into` may hold an array of the batch before: fresh memory costs as much as filling it.
+    """
     size = arrays[0].shape[0]
     order = (2, 1, 0) if pixels.channels == "BGR" else (0, 1, 2)
     first = pixels.layout == "NCHW"
-    values = np.empty((len(arrays), 3, size, size) if first else (len(arrays), size, size, 3), np.float32)
+    shape = (len(arrays), 3, size, size) if first else (len(arrays), size, size, 3)
+    again = into is not None and into.shape[1:] == shape[1:] and len(into) >= len(arrays)
+    values = into[: len(arrays)] if again and into is not None else np.empty(shape, np.float32)
     tables = _tables(pixels)
     # a plane at a time, cast on the way: nothing is copied twice
     for row, array in zip(values, arrays, strict=True):

@@ -11,6 +11,7 @@ CPU that each took are shown as well, and say what the clock would on a quiet on
 
 from __future__ import annotations
 
+import io
 import resource
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from taggers.pixels import fitted, load
 from taggers.settings import TagSettings
 from tests.taggers.conftest import Context
 from tests.taggers.synthetic import write_wd
+
+DIFFERENT = 20  # pictures that are drawn; the others have the same pixels
 
 
 def main(pictures: int = 60, threads: int = 2) -> dict[str, float]:
@@ -118,11 +121,15 @@ def _change(workspace: Workspace, paths: list[Path]) -> float:
 def _draw(folder: Path, count: int) -> list[Path]:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    paths = []
-    for i in range(count):
+    encoded: list[bytes] = []
+    for _ in range(min(count, DIFFERENT)):
         small = Image.fromarray(rng.integers(0, 255, (96, 64, 3), dtype=np.uint8))
-        paths.append(folder / f"{i:04}.jpg")
-        small.resize((2048, 3072), Image.Resampling.BICUBIC).save(paths[-1], quality=90)
+        data = io.BytesIO()
+        small.resize((2048, 3072), Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
+        encoded.append(data.getvalue())
+    paths = [folder / f"{i:04}.jpg" for i in range(count)]
+    for i, path in enumerate(paths):  # bytes behind the end make it another content
+        path.write_bytes(encoded[i % len(encoded)] + i.to_bytes(4, "little"))
     return paths
 
 

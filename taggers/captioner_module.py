@@ -79,6 +79,7 @@ def captioner_spec(folder: ModelFolder, tool: SampledTool | SimilarityTool, sour
         title=folder.name,
         nbytes=int(stored * size),
         load=lambda device: _load(folder, tool, source(), device),
+        loads_there=tool.quantise != "none",
     )
 
 

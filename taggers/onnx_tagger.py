@@ -65,6 +65,7 @@ def model_spec(tagger: InstalledTagger, threads: int = 0) -> ModelSpec:
         title=tagger.name,
         nbytes=nbytes,
         load=lambda device: OpaqueModel(open_session(tagger.file, device, threads), nbytes),
+        loads_there=True,
     )
 
 

@@ -19,6 +19,11 @@ class Loaded(Protocol):
     value: Any
 
     @property
+    def movable(self) -> bool:
+        """Whether its weights stay on the host when it is taken off; else it has to be dropped."""
+        ...
+
+    @property
     def nbytes(self) -> int: ...
 
     def place(self, device: Device) -> None: ...
@@ -30,6 +35,8 @@ class Loaded(Protocol):
 
 class TorchModel:
     """A frozen module in eval mode. `value` is shared by everybody: nobody moves, changes or trains it."""
+
+    movable = True
 
     def __init__(self, module: nn.Module) -> None:
         self.value = module.eval().requires_grad_(False)
@@ -72,7 +79,9 @@ class TorchModel:
 
 
 class OpaqueModel:
-    """`value` with a known size that lives on the device from the moment it is made."""
+    """`value` with a known size that lives on the device from the moment it is made, until nobody holds it."""
+
+    movable = False
 
     def __init__(self, value: Any, nbytes: int) -> None:
         self.value = value

@@ -47,13 +47,17 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How to get a model. `load(device)` reads files and returns it on the host; `nbytes` is its size on the device."""
+    """How to get a model. `load(device)` reads files and returns it on the host; `nbytes` is its size on the device.
+
+    `loads_there`: it is made on the device at once (a session, quantised layers), so that room is made beforehand.
+    """
 
     key: str
     role: Role
     title: str
     nbytes: int
     load: Callable[[Device], Loaded]
+    loads_there: bool = False
 
     @property
     def ref(self) -> ModelRef:
@@ -190,9 +194,10 @@ class ModelManager:
             try:
                 for entry in entries:
                     if entry.loaded is None:
-                        self._make_room(entry.spec.nbytes if self.device.is_host else 0, entries)
+                        there = self.device.is_host or entry.spec.loads_there
+                        self._make_room(entry.spec.nbytes if there else 0, entries)
                         entry.loaded = self._load(entry.spec)
-                        entry.resident = self.device.is_host
+                        entry.resident = there
                 self._make_room(sum(e.nbytes for e in entries if not e.resident) + working + training, entries)
                 for entry in entries:
                     if not entry.resident and entry.loaded is not None:
@@ -242,6 +247,7 @@ class ModelManager:
     def _take_off(self, entry: _Entry, *, drop: bool) -> None:
         if entry.loaded is not None:
             entry.loaded.take_off(self.device)
+            drop = drop or not entry.loaded.movable  # kept, it would stay on the device
         entry.resident = False
         if drop or self._host_bytes() > (self.host_cap or self._host_bytes()):
             entry.loaded = None

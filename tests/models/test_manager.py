@@ -52,6 +52,28 @@ def test_the_longest_unused_model_goes_first() -> None:
     }
 
 
+def test_what_can_only_live_on_the_device_has_room_made_before_and_is_dropped_when_it_goes() -> None:
+    device = FakeDevice(2 * BYTES)
+    manager = ModelManager(device)
+    seen: list[dict[str, str]] = []
+
+    def states() -> dict[str, str]:
+        return {model["key"]: model["state"] for model in manager.snapshot()["models"]}
+
+    def session(_: Device) -> OpaqueModel:
+        seen.append(states())
+        return OpaqueModel("session", 2 * BYTES)
+
+    other = manager.add(spec_of("other"))
+    ref = manager.add(ModelSpec("s", "tagger", "s", 2 * BYTES, session, loads_there=True))
+    for wanted in (other, ref, other, ref):
+        with manager.lease(wanted):
+            pass
+    assert [one["other"] for one in seen] == ["host", "host"]  # it was away before the session was made
+    with manager.lease(other):
+        assert states() == {"other": "resident", "s": "file"}
+
+
 def test_a_leased_model_stays_and_a_lease_that_does_not_fit_says_so() -> None:
     manager = ModelManager(FakeDevice(2 * BYTES))
     a, big = manager.add(spec_of("a")), manager.add(spec_of("big", 2))

@@ -10,6 +10,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from engine.errors import Language
+from engine.graph.replacement import replaced
 from engine.graph.validation import Validation, validate
 from engine.jobs.submit import submit
 from engine.jobs.types import Job, JobKind
@@ -75,7 +76,14 @@ class App:
         **spec: Any,
     ) -> tuple[Job, Validation]:
         """Judge an API prompt and queue it: the one way in, for the page and for POST /prompt. Raises PromptRefused."""
-        found = validate(prompt, self.catalogue, self.workspace, targets, self.nodes.ask)
+        catalogue = self.catalogue
+        prompt = replaced(prompt, self.nodes.replacements, catalogue)
+        found = validate(prompt, catalogue, self.workspace, targets, self.nodes.ask)
+        if self.nodes.custom and found.misses_choice():
+            fresh = self.nodes.refresh()  # what packs offer to choose from may have changed
+            found = (
+                validate(prompt, fresh, self.workspace, targets, self.nodes.ask) if fresh is not catalogue else found
+            )
         if found.error:
             raise PromptRefused(found)
         settings = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EaselError
 from engine.graph.catalogue import Catalogue
+from engine.graph.replacement import OWN, Replacement
 from engine.graph.validation import CustomCheck
 from engine.jobs.errors import WorkerNotReady
 from engine.workspace import Workspace
@@ -67,10 +68,12 @@ class NodeList:
 
     def packs(self) -> list[dict[str, Any]]:
         """The packs of custom_nodes, as the worker has loaded them; none while it has not."""
-        if self._custom:
-            with suppress(EaselError):
-                self.catalogue()
-        return self._told.get("packs", [])
+        return self._heard().get("packs", [])
+
+    @property
+    def replacements(self) -> list[Replacement]:
+        """What stands for node types that are no more."""
+        return [*OWN, *map(Replacement.from_json, self._heard().get("replacements", ()))]
 
     def ask(self, checks: Sequence[CustomCheck]) -> Sequence[Mapping[str, Any]]:
         """Nodes' own checks, by the worker's control thread. A worker that is away checks them when it runs them."""
@@ -80,6 +83,12 @@ class NodeList:
             )["answers"]
         except (EaselError, TimeoutError):
             return [{} for _ in checks]
+
+    def _heard(self) -> dict[str, Any]:
+        if self._custom and not self._told:
+            with suppress(EaselError):
+                self.catalogue()
+        return self._told
 
     def _ask_for_packs(self, timeout: float) -> None:
         with suppress(EaselError, TimeoutError):

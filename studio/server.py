@@ -29,7 +29,7 @@ from engine.workspace import Workspace
 from studio import api, page
 from studio.access import Access
 from studio.app import App
-from studio.comfy import editor, events, files, history, info, internal, models, prompt, templates, userdata
+from studio.comfy import editor, events, files, history, info, internal, models, packs, prompt, templates, userdata
 from studio.comfy.requests import error_response, failure_response, system_response
 from studio.gate import Gate
 from studio.nodes import NodeList
@@ -92,6 +92,7 @@ def asgi_app(app: App, with_page: bool = True) -> ASGIApp:
         *history.routes(app),
         *files.routes(app),
         *info.routes(app),
+        *packs.routes(app),
         *models.routes(app),
         *internal.routes(app, sockets),
         *userdata.routes(app),

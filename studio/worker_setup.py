@@ -70,8 +70,9 @@ def _packs(worker: WorkerHandle, registry: Registry) -> Callable[[dict[str, Any]
         worker.emit("pack_message", name=event, data=data, sid=sid)
 
     roots = [worker.workspace.root / "custom_nodes", *worker.workspace.extra.get("custom_nodes", ())]
-    packs = load_packs(roots, Host(worker.workspace, worker.models, registry, emit))
-    return lambda payload: told(registry, packs, str(payload.get("known", "")))
+    host = Host(worker.workspace, worker.models, registry, emit)
+    packs = load_packs(roots, host)
+    return lambda payload: told(host, packs, str(payload.get("known", "")))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from engine.errors import GraphError
 if TYPE_CHECKING:
     from engine.graph.context import CallContext
     from engine.graph.registry import Registry
+    from engine.graph.replacement import Replacement
     from engine.models.manager import ModelManager
     from engine.workspace import Workspace
 
@@ -38,7 +39,7 @@ class Host:
     registry: Registry
     emit: Emit = lambda event, data, sid: None
     classes: dict[str, type] = field(default_factory=dict)  # node classes of packs by class_type
-    titles: dict[str, str] = field(default_factory=dict)
+    replacements: list[Replacement] = field(default_factory=list)  # of node types that are no more
     current: ContextVar[CallContext | None] = field(default_factory=lambda: ContextVar("easel_call", default=None))
     latest: CallContext | None = None  # of the call that was entered last: for threads that a node has started
     lock: threading.Lock = field(default_factory=threading.Lock)

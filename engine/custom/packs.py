@@ -18,11 +18,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engine.custom import surface, v1
+from engine.custom import surface, v1, v3
 from engine.custom.host import Host, open_host
 from engine.custom.v1 import fresh
 from engine.graph.catalogue import Catalogue
-from engine.graph.registry import NodeType, Registry
+from engine.graph.registry import NodeType
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,14 @@ def load_packs(roots: Sequence[Path], opened: Host) -> list[Pack]:
     return found
 
 
-def told(registry: Registry, packs: Sequence[Pack], known: str) -> dict[str, Any]:
-    """{"digest", "packs", "entries"}; only the digest when it is the one that is `known`."""
-    kinds = [fresh(registry[name]) for pack in packs for name in pack.nodes]
-    entries = Catalogue.of(kinds).to_json()
-    body = {"packs": [pack.to_json() for pack in packs], "entries": entries}
+def told(opened: Host, packs: Sequence[Pack], known: str) -> dict[str, Any]:
+    """{"digest", "packs", "entries", "replacements"}; only the digest when it is the one that is `known`."""
+    kinds = [fresh(opened.registry[name]) for pack in packs for name in pack.nodes]
+    body = {
+        "packs": [pack.to_json() for pack in packs],
+        "entries": Catalogue.of(kinds).to_json(),
+        "replacements": [one.to_json() for one in opened.replacements],
+    }
     digest = hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=8).hexdigest()
     return {"digest": digest} if digest == known else {"digest": digest, **body}
 
@@ -111,13 +114,23 @@ def _load(pack: Pack, opened: Host) -> None:
 
 
 def _node_types(pack: Pack, module: ModuleType) -> Iterator[tuple[NodeType, type]]:
+    """V1 classes by name, or V3 classes of an extension: where a pack has both, the V1 ones count, as in ComfyUI."""
+    where = f"{PACKAGE}.{pack.name}"
     classes = getattr(module, "NODE_CLASS_MAPPINGS", None)
     titles = getattr(module, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
-    if not isinstance(classes, Mapping):
-        raise ImportError("it has no NODE_CLASS_MAPPINGS")
-    for name, cls in classes.items():
+    entrypoint = getattr(module, "comfy_entrypoint", None)
+    if isinstance(classes, Mapping):
+        rows = [(str(name), cls) for name, cls in classes.items()]
+    elif callable(entrypoint):
+        rows = [(cls.__name__, cls) for cls in v3.classes_of(entrypoint)]
+    else:
+        raise ImportError("it has neither NODE_CLASS_MAPPINGS nor comfy_entrypoint")
+    for name, cls in rows:
         try:
-            yield v1.node_type_of(str(name), cls, str(titles.get(name) or name), f"{PACKAGE}.{pack.name}"), cls
+            if v3.is_v3(cls):
+                yield v3.node_type_of(cls, where), cls
+            else:
+                yield v1.node_type_of(name, cls, str(titles.get(name) or name), where), cls
         except Exception as error:  # one bad class of a pack
             pack.problems.append(f"{name}: {''.join(traceback.format_exception(error)).rstrip()}")
             log.warning("node %s of %s can't be used: %s", name, pack.name, error)

@@ -50,7 +50,7 @@ def node_type_of(name: str, cls: type, title: str, module: str) -> NodeType:
         lazy=frozenset(item.name for item in inputs.values() if item.declared.lazy),
         bind=_Bind(call, cls),
         hidden_names=hidden or None,
-        undeclared=functools.partial(_undeclared, groups.get("optional"), _takes_any(run)),
+        undeclared=functools.partial(_undeclared, groups.get("optional"), takes_any(run)),
         any_slot=_has_any_slot(getattr(cls, "RETURN_TYPES", ())),
     )
 
@@ -92,7 +92,7 @@ class _Call:
         method = getattr(instance, self.function)
         arguments = {**inputs, **self.hidden_inputs(ctx)}
         result = within(ctx, lambda: method(**arguments))
-        return _awaited(ctx, result) if inspect.iscoroutine(result) else result
+        return awaited(ctx, result) if inspect.iscoroutine(result) else result
 
     def hidden_inputs(self, ctx: CallContext) -> dict[str, Any]:
         values = {name: hidden_value(kind, ctx) for name, kind in self.hidden}
@@ -122,12 +122,12 @@ class _Instance:
 
 def taken(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `values` that the function has parameters for."""
-    if _takes_any(function):
+    if takes_any(function):
         return dict(values)
     return {name: values[name] for name in inspect.signature(function).parameters if name in values}
 
 
-async def _awaited(ctx: CallContext, coroutine: Any) -> Any:
+async def awaited(ctx: CallContext, coroutine: Any) -> Any:
     """The coroutine in a task whose context knows the call."""
     from engine.custom.host import host
 
@@ -177,7 +177,7 @@ def _validate(cls: type) -> WholeHook | None:
     method = getattr(cls, "VALIDATE_INPUTS", None)
     if not callable(method):
         return None
-    names = None if _takes_any(method) else tuple(inspect.signature(method).parameters)
+    names = None if takes_any(method) else tuple(inspect.signature(method).parameters)
     return WholeHook(lambda workspace, values: method(**taken(method, values)), names)
 
 
@@ -243,5 +243,5 @@ def _has_any_slot(types: Any) -> bool:
     return True
 
 
-def _takes_any(function: Callable[..., Any]) -> bool:
+def takes_any(function: Callable[..., Any]) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.graph.errors import BadResult
+from engine.graph.links import is_link
 from engine.graph.node import Blocker
 from engine.graph.registry import NodeType
-from engine.graph.validation import is_link
 
 Values = dict[str, list[Any]]  # inputs of a node, every one as a list
 

@@ -22,13 +22,13 @@ from engine.graph.calls import Call, Values, blocker_in, call_of, mapped, merged
 from engine.graph.context import CallContext, RunContext
 from engine.graph.dynprompt import DynPrompt
 from engine.graph.errors import DependencyCycle, MissingSlot, NodeFailed, NotLazy, OutOfMemory, is_out_of_memory
+from engine.graph.links import is_link
 from engine.graph.node import Blocker
 from engine.graph.order import RunOrder
 from engine.graph.plan import Node, Plan
 from engine.graph.progress_state import ProgressBoard
 from engine.graph.registry import Bound, Registry, call_hook
 from engine.graph.tasks import Tasks, settled
-from engine.graph.validation import is_link
 
 Listener = Callable[[str, dict[str, Any]], None]
 CHECK_INTERVAL = 0.02  # seconds between two looks at the interrupt flag at node boundaries
@@ -158,7 +158,7 @@ class _Execution:
         self.board.start({**node.about(), "prompt_id": self.ctx.prompt_id})
         self._tell("executing", node=node.id, display_node=node.display)
         node.values, missing = self._gather(node)
-        if node.type.lazy and self._needs_more(node, missing):
+        if node.lazy and self._needs_more(node, missing):
             return
         results = [self._call(node, index, arguments) for index, arguments in enumerate(_arguments(node))]
         if any(inspect.iscoroutine(result) for result in results):
@@ -196,6 +196,7 @@ class _Execution:
         for index, arguments in enumerate(_arguments(node)):
             if blocker_in(arguments, node.type.declaration.input_is_list):
                 continue
+            arguments = node.type.nested(arguments, node.type.declaration.input_is_list)
             names = call_hook(hook, self._context(node, index), arguments, node.type.inputs)
             names = self.tasks.result(names) if inspect.iscoroutine(names) else names
             wanted.update(dict.fromkeys(names or ()))
@@ -208,11 +209,12 @@ class _Execution:
         self.order.queue([source.id for source in sources])
         return bool(sources)
 
-    def _call(self, node: Node, index: int, arguments: dict[str, Any]) -> Any:
+    def _call(self, node: Node, index: int, arguments: Mapping[str, Any]) -> Any:
         blocker = blocker_in(arguments, node.type.declaration.input_is_list)
         if blocker is not None:
             return self._blocked(node, blocker)
         call = self._bound_node(node) if node.type.bind else node.type.call
+        arguments = node.type.nested(arguments, node.type.declaration.input_is_list)
         return call(self._context(node, index), **arguments)
 
     def _bound_node(self, node: Node) -> Bound:
@@ -280,7 +282,7 @@ class _Execution:
         if hook is None:
             return None
         try:
-            values = {**dict.fromkeys(node.links), **node.constants}
+            values = node.type.nested({**dict.fromkeys(node.links), **node.constants})
             answer = call_hook(hook, self._context(node, 0), values, node.type.inputs)
             return self.tasks.result(answer) if inspect.iscoroutine(answer) else answer
         except Exception:  # as in ComfyUI: what can't say whether it changed, changed

@@ -190,7 +190,7 @@ def _custom_check(registry: Registry, workspace: Workspace, check: CustomCheck) 
     hook = registry[check.class_type].declaration.validate if check.class_type in registry else None
     if hook is None:
         return {}
-    values = {**dict.fromkeys(check.input_types), **check.inputs}
+    values = {**registry[check.class_type].nested({**dict.fromkeys(check.input_types), **check.inputs})}
     if isinstance(hook, WholeHook):
         values["input_types"] = check.input_types
     try:

@@ -32,6 +32,9 @@ Rules
   `fingerprint` (called with the constants only, links are None; its value joins the cache key; NaN = never cached),
   `validate` (True, or a message why not; runs before the prompt is accepted),
   `check_lazy` (for `In(..., lazy=True)`: gets None for what is not computed yet, returns the names it needs now).
+- Inputs that depend on others are declared as ComfyUI shows them, and arrive as dicts (engine/graph/dynamic.py):
+  `In("COMFY_AUTOGROW_V3", extra={"template": {"input": {"required": {"image": ["IMAGE", {}]}}, "prefix": "image",
+  "min": 1, "max": 50}})`, `In("COMFY_DYNAMICCOMBO_V3", extra={"options": [{"key": "png", "inputs": {...}}]})`.
 - Which node stands in for which in a draft is a table in engine/graph/draft.py.
 """
 

@@ -90,7 +90,7 @@ class RunOrder:
         for name, (source_id, _) in node.links.items():
             source = self._plan[source_id]
             self.will_read(node, source)
-            if name not in node.type.lazy and self.wait_for(node, source):
+            if name not in node.lazy and self.wait_for(node, source):
                 needed.append(source_id)
         return needed
 

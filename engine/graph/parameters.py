@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from engine.graph.validation import is_link, unwrapped
+from engine.graph.links import is_link, unwrapped
 
 # ComfyUI's names and A1111's. Samplers that it does not know keep their own name.
 SAMPLER_NAMES = {

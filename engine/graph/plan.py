@@ -9,8 +9,8 @@ from typing import Any
 from engine.graph.cache import Entry, signature
 from engine.graph.calls import Call, Values
 from engine.graph.errors import DependencyCycle, DuplicateNode, MissingNode, UnknownNodeType
+from engine.graph.links import is_link, unwrapped
 from engine.graph.registry import NodeType, Registry
-from engine.graph.validation import is_link, unwrapped
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +24,7 @@ class Node:
     display: str  # the node of the submitted prompt that messages about this one are shown at
     real: str  # the node of the submitted prompt that this one is part of
     parent: Node | None = None  # whose expansion this one is part of
+    lazy: frozenset[str] = frozenset()  # links that are followed only when the node asks for them
     signature: str = ""
     cacheable: bool = True
     entry: Entry | None = None  # its results, when they are there
@@ -138,13 +139,11 @@ class Plan:
         node_type = self._registry[written["class_type"]]
         display = written.get("override_display_id") or (parent.display if parent else node_id)
         node = Node(node_id, node_type, {}, {}, display, parent.real if parent else node_id, parent)
-        for name, value in (written.get("inputs") or {}).items():
-            linked = is_link(value)
-            taken = node_type.input(name, linked)
-            if taken is None:
-                continue
-            if linked and not taken.declared.extra.get("rawLink"):
-                node.links[name] = (value[0], int(value[1]))
+        for item, value in node_type.taken(written.get("inputs") or {}):
+            if is_link(value) and not item.declared.extra.get("rawLink"):
+                node.links[item.name] = (value[0], int(value[1]))
+                if item.declared.lazy:
+                    node.lazy |= {item.name}
             else:
-                node.constants[name] = unwrapped(value)
+                node.constants[item.name] = unwrapped(value)
         return node

@@ -11,8 +11,11 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Protocol, get_args, get_origin
 
+from engine.graph.dynamic import DYNAMIC, Spec, live, nested
+from engine.graph.links import is_link
 from engine.graph.node import Choices, Declaration, In, Out
 
 
@@ -61,6 +64,33 @@ class NodeType:
         """A declared input, or one that it takes all the same; None for what it does not take."""
         return self.inputs.get(name) or self.undeclared(name, linked)
 
+    @cached_property
+    def dynamic(self) -> dict[str, Spec]:
+        """Those of its inputs that stand for several: see engine/graph/dynamic.py."""
+        return {
+            item.name: Spec(item.declared.type, item.declared.extra, not item.optional)
+            for item in self.inputs.values()
+            if isinstance(item.declared.type, str) and item.declared.type in DYNAMIC
+        }
+
+    def nested(self, arguments: Mapping[str, Any], whole: bool = False) -> Mapping[str, Any]:
+        """Arguments as the node takes them; with `whole` each is a list."""
+        if not self.dynamic:
+            return arguments
+        given = {name: value[0] if value else None for name, value in arguments.items()} if whole else arguments
+        return nested(self.dynamic, live(self.dynamic, given), arguments)
+
+    def taken(self, written: Mapping[str, Any]) -> Iterator[tuple[Input, Any]]:
+        """What of a prompt's inputs it takes, with the values that are written there."""
+        inputs = live(self.dynamic, written) if self.dynamic else {}
+        for name, value in written.items():
+            if name in inputs:
+                yield _input_of(name, inputs[name].spec), value
+            elif name not in self.dynamic:
+                found = self.input(name, is_link(value))
+                if found is not None:
+                    yield found, value
+
     @staticmethod
     def of(function: Callable[..., Any]) -> NodeType:
         declaration = getattr(function, "__node__", None)
@@ -76,6 +106,11 @@ class NodeType:
             module=function.__module__,
             lazy=frozenset(name for name, i in inputs.items() if i.declared.lazy),
         )
+
+
+def _input_of(name: str, spec: Spec) -> Input:
+    options = dict(spec.options)
+    return Input(name, In(spec.kind, lazy=bool(options.get("lazy")) or None, extra=options), not spec.required)
 
 
 class Registry:

@@ -7,11 +7,14 @@ their type and written back. Nothing here recurses: a chain may be as long as a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.graph.catalogue import Catalogue, Entry, Listing
+from engine.graph.dynamic import DYNAMIC, MATCH_TYPE, Spec, live, specs_of
+from engine.graph.links import is_link, unwrapped
+from engine.graph.node import Choices
 from engine.workspace import Workspace
 
 Prompt = dict[str, Any]
@@ -44,6 +47,11 @@ class Validation:
     error: dict[str, Any] | None = None
     node_errors: dict[str, Any] = field(default_factory=dict)
 
+    def misses_choice(self) -> bool:
+        """Whether a value is refused only because no list has it."""
+        errors = (error for node in self.node_errors.values() for error in node["errors"])
+        return any(error["type"] == "value_not_in_list" for error in errors)
+
     def to_json(self) -> dict[str, Any]:
         """Body of the 400 answer of POST /prompt."""
         return {"error": self.error, "node_errors": self.node_errors}
@@ -68,19 +76,9 @@ def request_error(kind: str, message: str, details: str = "", **extra: Any) -> d
     return {"type": kind, "message": message, "details": details, "extra_info": extra}
 
 
-def is_link(value: Any) -> bool:
-    """[node id, slot]"""
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) in (int, float)
-
-
-def unwrapped(value: Any) -> Any:
-    """A literal list travels as {"__value__": [...]}, so that it is not taken for a link."""
-    return value["__value__"] if isinstance(value, dict) and "__value__" in value else value
-
-
 def types_fit(received: Any, wanted: Any) -> bool:
     """Socket types: comma-separated sets that must meet; "*" meets all; a combo takes an equal list or "COMBO"."""
-    if received == wanted:
+    if received in (wanted, MATCH_TYPE):
         return True
     if isinstance(received, list) or isinstance(wanted, list):
         return "COMBO" in (received, wanted) or "*" in (received, wanted)
@@ -88,6 +86,14 @@ def types_fit(received: Any, wanted: Any) -> bool:
         return True
     there, here = ({part.strip() for part in kind.split(",")} for kind in (received, wanted))
     return "*" in there or "*" in here or not there.isdisjoint(here)
+
+
+def _wanted(spec: Sequence[Any]) -> Any:
+    """What a link into an input must bring: of inputs whose types only have to match each other, what those allow."""
+    if spec[0] != MATCH_TYPE:
+        return spec[0]
+    template = spec[1].get("template")
+    return template.get("allowed_types", "*") if isinstance(template, Mapping) else "*"
 
 
 def _malformed(prompt: Any, catalogue: Catalogue) -> dict[str, Any] | None:
@@ -130,7 +136,7 @@ class _Judge:
         self.catalogue = catalogue
         self.listing = listing
         self.errors: dict[str, list[dict[str, Any]]] = {}
-        self.rules: dict[str, list[_Rule]] = {}
+        self.rules: dict[str, tuple[list[_Rule], dict[str, Spec]]] = {}  # by class_type; with its dynamic inputs
         self.coerced: dict[str, dict[str, Any]] = {}  # new inputs of nodes whose values changed
         self.custom: list[CustomCheck] = []
         self.cycles: list[Sequence[str]] = []
@@ -180,8 +186,13 @@ class _Judge:
     def _rules_of(self, node: Mapping[str, Any]) -> list[_Rule]:
         name = node["class_type"]
         if name not in self.rules:
-            self.rules[name] = list(_rules(self.catalogue[name], self.listing))
-        return self.rules[name]
+            self.rules[name] = _rules(self.catalogue[name], self.listing)
+        rules, dynamic = self.rules[name]
+        if not dynamic:
+            return rules
+        inputs = live(dynamic, node.get("inputs") or {})
+        entry = self.catalogue[name]
+        return [*rules, *(_rule(entry, flat, one.spec, None) for flat, one in inputs.items())]
 
     def _check_node(self, node_id: str, is_root: bool) -> None:
         node = self.prompt[node_id]
@@ -224,7 +235,7 @@ class _Judge:
             why = f"{self.prompt[source]['class_type']} has {len(offered)} outputs, there is no slot {slot}"
             self._dangling(node_id, rule, link, is_root, "IndexError", why)
             return
-        received, wanted = offered[min(slot, len(offered) - 1)], rule.spec[0]
+        received, wanted = offered[min(slot, len(offered) - 1)], _wanted(rule.spec)
         types[rule.name] = received
         if not rule.own_types and not types_fit(received, wanted):
             details = f"{rule.name}, received_type({received}) mismatch input_type({wanted})"
@@ -276,6 +287,8 @@ class _Judge:
             self._add(node_id, "value_bigger_than_max", message, rule.name, rule, received_value=value)
 
     def _check_choice(self, node_id: str, rule: _Rule, value: Any, kind: Any, options: Mapping[str, Any]) -> None:
+        if "remote" in options:  # an editor fetches those by itself
+            return
         choices = kind if isinstance(kind, list) else options.get("options", [])
         multiple = options.get("multiselect") or options.get("multi_select")
         values = value if multiple and isinstance(value, list) else [value]
@@ -403,15 +416,19 @@ class _Judge:
         return masks
 
 
-def _rules(entry: Entry, listing: Listing) -> Iterator[_Rule]:
-    info = entry.resolved(listing)
-    for group in ("required", "optional"):
-        for name, spec in info["input"].get(group, {}).items():
-            spec = spec if len(spec) > 1 else [spec[0], {}]
-            own_check = entry.custom is None or name in entry.custom
-            problem = getattr(entry.choices.get(name), "problem", None)
-            own_types = entry.custom is not None and "input_types" in entry.custom
-            yield _Rule(name, spec, group == "required", own_check, own_types, problem)
+def _rules(entry: Entry, listing: Listing) -> tuple[list[_Rule], dict[str, Spec]]:
+    """Its inputs, those that depend on others apart."""
+    specs = specs_of(entry.resolved(listing)["input"])
+    dynamic = {name: spec for name, spec in specs.items() if isinstance(spec.kind, str) and spec.kind in DYNAMIC}
+    plain = (name for name in specs if name not in dynamic)
+    return [_rule(entry, name, specs[name], entry.choices.get(name)) for name in plain], dynamic
+
+
+def _rule(entry: Entry, name: str, spec: Spec, choices: Choices | None) -> _Rule:
+    own_check = entry.custom is None or name.partition(".")[0] in entry.custom
+    own_types = entry.custom is not None and "input_types" in entry.custom
+    problem = getattr(choices, "problem", None)
+    return _Rule(name, [spec.kind, dict(spec.options)], spec.required, own_check, own_types, problem)
 
 
 def _coerce(kind: Any, value: Any, required: bool) -> Any:

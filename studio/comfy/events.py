@@ -29,6 +29,7 @@ from studio.comfy.progress import FLAG, ProgressState
 log = logging.getLogger(__name__)
 
 PREVIEW_JPEG = 1
+PROGRESS_TEXT = 3
 PREVIEW_WITH_METADATA = 4
 LONGEST_BACKLOG = 64 * 2**20
 _ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
@@ -205,6 +206,9 @@ class Sockets:
         if event == "preview":
             self._on_preview(job_id, data)
             return
+        if event == "pack_message" and not job_id:
+            self._on_pack_message(data)
+            return
         if not job_id or event.startswith("job_"):
             return
         prompt = self._prompt(job_id)
@@ -243,6 +247,18 @@ class Sockets:
             self._send(prompt.client_id, event, data, broadcast=event == "execution_interrupted")
         self._send(prompt.client_id, "executing", {"node": None, "prompt_id": prompt.job_id})
         self._prompts.pop(prompt.job_id, None)
+
+    def _on_pack_message(self, data: dict[str, Any]) -> None:
+        """What a pack tells its own page, to one client or to all."""
+        event, told, sid = data["name"], data["data"], data["sid"]
+        if event == "progress_text":
+            node = told["node"].encode()
+            frame = struct.pack(">II", PROGRESS_TEXT, len(node)) + node + told["text"].encode()
+            for client in self._clients:
+                if sid in (None, client.sid):
+                    client.put(frame)
+            return
+        self._send(sid or "", event, told, broadcast=sid is None)
 
     def _on_preview(self, job_id: str, data: dict[str, Any]) -> None:
         prompt = self._prompt(job_id)
@@ -288,7 +304,7 @@ class Sockets:
                     client.put(message)
         prompt.progress.fresh.clear()
 
-    def _send(self, client_id: str, event: str, data: dict[str, Any], broadcast: bool = False) -> None:
+    def _send(self, client_id: str, event: str, data: Any, broadcast: bool = False) -> None:
         if not broadcast and not client_id:
             return
         listeners = [client for client in self._clients if broadcast or client.sid == client_id]
@@ -361,5 +377,5 @@ def _ending_of(job: Job, prompt: Prompt) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _text(event: str, data: dict[str, Any]) -> str:
+def _text(event: str, data: Any) -> str:
     return json.dumps({"type": event, "data": data})

@@ -25,11 +25,11 @@ def routes(app: App) -> list[BaseRoute]:
     workspace = app.workspace
 
     def object_info(request: Request) -> Response:
-        return Response(json.dumps(app.nodes.catalogue().object_info(workspace)), media_type="application/json")
+        return Response(json.dumps(app.nodes.refresh().object_info(workspace)), media_type="application/json")
 
     def one_object_info(request: Request) -> Response:
         name = request.path_params["name"]
-        return JSONResponse(app.nodes.catalogue().object_info_of(name, workspace))
+        return JSONResponse(app.nodes.refresh().object_info_of(name, workspace))
 
     def system_stats(request: Request) -> Response:
         return JSONResponse(_system(app))
@@ -51,10 +51,8 @@ def routes(app: App) -> list[BaseRoute]:
         Route("/object_info/{name:path}", one_object_info),
         Route("/system_stats", system_stats),
         Route("/features", features),
-        Route("/extensions", no_rows),
         Route("/i18n", i18n),
         Route("/global_subgraphs", nothing),
-        Route("/node_replacements", nothing),
     ]
 
 

@@ -25,7 +25,7 @@ def shown(packs: Packs, prompt: dict[str, Any], node: str = "9", **extra: Any) -
 
 
 def test_packs_load_and_a_broken_one_is_listed_with_its_traceback(packs: Packs) -> None:
-    assert [pack.name for pack in packs.packs] == ["broken", "exits", "lists", "one_file", "utility"]
+    assert [pack.name for pack in packs.packs] == ["broken", "exits", "lists", "one_file", "typed", "utility"]
     assert packs.pack("one_file").nodes == ["Twice"]
     assert "comfy.sd" in packs.pack("broken").error and "docs/custom-nodes.md" in packs.pack("broken").error
     assert "SystemExit: 3" in packs.pack("exits").error
@@ -174,12 +174,12 @@ def test_a_node_that_names_input_types_judges_links_itself(packs: Packs) -> None
 def test_what_folder_paths_lists_is_what_there_is_now(packs: Packs) -> None:
     from engine.custom.packs import told
 
-    before = told(packs.host.registry, packs.packs, "")
-    assert told(packs.host.registry, packs.packs, before["digest"]) == {"digest": before["digest"]}
+    before = told(packs.host, packs.packs, "")
+    assert told(packs.host, packs.packs, before["digest"]) == {"digest": before["digest"]}
     new = packs.workspace.input / "b.txt"
     new.write_text("b")
     try:
-        after = told(packs.host.registry, packs.packs, before["digest"])
+        after = told(packs.host, packs.packs, before["digest"])
         assert after["entries"]["FileChooser"]["info"]["input"]["required"]["file"][0] == ["a.txt", "b.txt"]
     finally:
         new.unlink()

@@ -215,6 +215,39 @@ def secret(ctx: NodeContext) -> tuple[int]:
     return (1,)
 
 
+IMAGES = {"template": {"input": {"required": {"one": ["INT", {"max": 99}]}}, "prefix": "n", "min": 1, "max": 4}}
+MODES = {
+    "options": [
+        {"key": "plus", "inputs": {"required": {"by": ["INT", {"min": 0}], "more": ["INT", {"lazy": True}]}}},
+        {
+            "key": "say",
+            "inputs": {
+                "required": {
+                    "how": [
+                        "COMFY_DYNAMICCOMBO_V3",
+                        {"options": [{"key": "word", "inputs": {"required": {"word": ["STRING", {}]}}}]},
+                    ]
+                }
+            },
+        },
+    ]
+}
+
+
+@node("Grow", category="toys", outputs=[Out("STRING")])
+def grow(ctx: NodeContext, numbers: Annotated[dict[str, int], In("COMFY_AUTOGROW_V3", extra=IMAGES)]) -> tuple[str]:
+    return (str(numbers),)
+
+
+def _more(mode: dict[str, Any]) -> list[str]:
+    return ["mode.more"] if mode.get("mode") == "plus" and mode["by"] > 5 and mode.get("more") is None else []
+
+
+@node("Mode", category="toys", outputs=[Out("STRING")], check_lazy=_more)
+def mode(ctx: NodeContext, mode: Annotated[dict[str, Any], In("COMFY_DYNAMICCOMBO_V3", extra=MODES)]) -> tuple[str]:
+    return (str(mode),)
+
+
 @node("CheckpointLoaderSimple", category="loaders", outputs=[Out("MODEL"), Out("CLIP"), Out("VAE")])
 def checkpoint_loader(
     ctx: NodeContext,

@@ -23,11 +23,23 @@ MODULES = (
     "comfy.model_management",
     "comfy.samplers",
     "comfy.utils",
+    "comfy_api",
+    "comfy_api.latest",
+    "comfy_api.latest.io",
+    "comfy_api.latest.ui",
     "comfy_execution",
     "comfy_execution.graph",
     "comfy_execution.graph_utils",
     "comfy_execution.utils",
 )
+# Older names of the same.
+ALIASES = {
+    "comfy_api.latest._io": "comfy_api.latest.io",
+    "comfy_api.latest._ui": "comfy_api.latest.ui",
+    "comfy_api.v0_0_2": "comfy_api.latest",
+    "comfy_api.v0_0_2.io": "comfy_api.latest.io",
+    "comfy_api.v0_0_2.ui": "comfy_api.latest.ui",
+}
 ROOTS = ("comfy", "comfy_execution", "comfy_api", "comfy_extras", "comfy_config", "app", "api_server", "execution")
 
 
@@ -35,6 +47,8 @@ def install() -> None:
     """Make the modules importable under the names that packs know. Again is harmless."""
     for name in MODULES:
         sys.modules[name] = import_module(f"{__name__}.{name}")
+    for name, other in ALIASES.items():
+        sys.modules[name] = sys.modules[other]
     if not any(isinstance(finder, _Missing) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Missing())
 

@@ -7,8 +7,8 @@ from typing import Any
 from engine.custom.host import context
 from engine.graph.builder import BuiltNode as Node
 from engine.graph.builder import GraphBuilder as _GraphBuilder
+from engine.graph.links import is_link
 from engine.graph.node import Blocker as ExecutionBlocker
-from engine.graph.validation import is_link
 
 __all__ = ["ExecutionBlocker", "GraphBuilder", "Node", "add_graph_prefix", "is_link"]
 

@@ -104,6 +104,33 @@ class SameType:
         return (f"{a} {b}",)
 
 
+class PlainChooser:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"file": (sorted(os.listdir(folder_paths.get_input_directory())),)}}
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "choose"
+    CATEGORY = "utility"
+
+    def choose(self, file):
+        return (file,)
+
+
+class Say:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING", {})}, "hidden": {"node": "UNIQUE_ID"}}
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "say"
+    CATEGORY = "utility"
+
+    def say(self, text, node):
+        PromptServer.instance.send_progress_text(text, node)
+        return (text,)
+
+
 class NoMethod:
     @classmethod
     def INPUT_TYPES(cls):
@@ -125,6 +152,8 @@ NODE_CLASS_MAPPINGS = {
     "FileChooser": FileChooser,
     "ShowAnything": ShowAnything,
     "SameType": SameType,
+    "PlainChooser": PlainChooser,
+    "Say": Say,
     "AnySwitch": AnySwitch,
     "LazySwitch": LazySwitch,
     "PowerInputs": PowerInputs,

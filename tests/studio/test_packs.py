@@ -1,0 +1,122 @@
+"""Node packs through the real server and worker: listed, run, heard, served, and off by default."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from engine.workspace import Workspace
+from studio.kinds import job_kinds
+from studio.server import asgi_app, open_app
+from studio.settings import StudioSettings
+from tests.studio.conftest import PATIENCE, Served, running
+from tests.studio.test_prompt import ended, messages_until_end
+
+pytestmark = pytest.mark.slow
+PACKS = Path(__file__).parents[1] / "custom" / "packs"
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    space = tmp_path_factory.mktemp("space")
+    shutil.copytree(PACKS, space / "custom_nodes")
+    (space / "input").mkdir()
+    (space / "input" / "a.txt").write_text("a")
+    settings = StudioSettings.model_validate({"device": "cpu", "custom_nodes": {"enabled": True}})
+    app = open_app(Workspace(space), settings, job_kinds(), lambda _: None)
+    app.supervisor.start()
+    try:
+        with running(asgi_app(app, with_page=False)) as port:
+            yield Served(app, port, [])
+    finally:
+        app.supervisor.stop()
+        app.jobs.close()
+
+
+@pytest.fixture
+def client(packed: Served) -> Iterator[httpx.Client]:
+    with packed.client() as client:
+        yield client
+
+
+def showing(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {
+        "1": {"class_type": kind, "inputs": inputs},
+        "2": {"class_type": "ShowAnything", "inputs": {"source": ["1", 0]}},
+    }
+
+
+def test_packs_are_listed_with_what_is_wrong_and_their_nodes_are_in_object_info(client: httpx.Client) -> None:
+    found = client.get("/custom_nodes").json()
+    packs = {pack["name"]: pack for pack in found["packs"]}
+    assert found["enabled"] is True
+    assert "docs/custom-nodes.md" in packs["broken"]["error"] and packs["one_file"]["nodes"] == ["Twice"]
+    info = client.get("/object_info").json()
+    assert {"Counter", "TypedBrighten", "KSampler"} <= set(info)
+    assert list(client.get("/object_info/Twice").json()) == ["Twice"]
+
+
+def test_choices_are_those_of_now(client: httpx.Client, packed: Served) -> None:
+    (packed.app.workspace.input / "new.txt").write_text("x")
+    info = client.get("/object_info/FileChooser").json()["FileChooser"]
+    assert info["input"]["required"]["file"][0] == ["a.txt", "new.txt"]
+    (packed.app.workspace.input / "later.txt").write_text("x")
+    assert client.post("/prompt", json={"prompt": showing("PlainChooser", file="later.txt")}).status_code == 200
+    refused = client.post("/prompt", json={"prompt": showing("PlainChooser", file="never.txt")})
+    assert refused.json()["node_errors"]["1"]["errors"][0]["type"] == "value_not_in_list"
+
+
+def test_a_prompt_of_packs_runs_and_their_messages_reach_their_page(packed: Served, client: httpx.Client) -> None:
+    with connect(f"{packed.ws}?clientId=p") as socket, connect(f"{packed.ws}?clientId=q") as other:
+        prompt = showing("Repeat", value=1, times=3)
+        made = client.post("/prompt", json={"prompt": prompt, "client_id": "p"}).json()["prompt_id"]
+        heard = messages_until_end(socket, made)
+        assert ended(client, made)["outputs"]["2"]["text"][0] == "4"
+        assert ("utility.shown", {"node": "2", "text": "4"}) in heard
+        told = json.loads(other.recv(timeout=PATIENCE))
+        while told["type"] == "status":
+            told = json.loads(other.recv(timeout=PATIENCE))
+        assert told["type"] == "utility.shown"
+
+
+def test_text_of_a_running_node_is_a_binary_frame(packed: Served, client: httpx.Client) -> None:
+    with connect(f"{packed.ws}?clientId=t") as socket:
+        made = client.post("/prompt", json={"prompt": showing("Say", text="语"), "client_id": "t"}).json()["prompt_id"]
+        frames = [data["data"] for name, data in messages_until_end(socket, made) if name == "<binary>"]
+    assert frames == [struct.pack(">II", 3, 1) + b"1" + "语".encode()]
+
+
+def test_old_nodes_are_replaced_before_they_are_judged(client: httpx.Client) -> None:
+    assert client.get("/node_replacements").json()["TypedBrightenOld"][0]["new_node_id"] == "TypedBrighten"
+    prompt = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "TypedBrightenOld", "inputs": {"image": ["1", 0], "amount": 1.0}},
+        "3": {"class_type": "ShowAnything", "inputs": {"source": ["2", 0]}},
+    }
+    answer = client.post("/prompt", json={"prompt": prompt})
+    assert "missing_node_type" not in answer.text
+    assert {e["extra_info"]["input_name"] for e in answer.json()["node_errors"]["2"]["errors"]} == {"mode", "seed"}
+
+
+def test_what_packs_serve_to_the_editor_stays_in_their_folder(client: httpx.Client) -> None:
+    assert client.get("/extensions").json() == ["/extensions/utility/utility.js"]
+    answer = client.get("/extensions/utility/utility.js")
+    assert answer.text.startswith("console.log") and "javascript" in answer.headers["content-type"]
+    for path in ("/extensions/utility/..%2f__init__.py", "/extensions/utility//etc/passwd", "/extensions/lists/x.js"):
+        assert client.get(path).status_code in (400, 404), path
+
+
+def test_packs_are_off_unless_the_owner_turned_them_on(tmp_path: Path) -> None:
+    app = open_app(Workspace(tmp_path), StudioSettings(), job_kinds(), lambda _: None)
+    try:
+        assert app.nodes.packs() == [] and not app.nodes.custom
+    finally:
+        app.jobs.close()

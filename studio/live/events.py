@@ -67,7 +67,7 @@ async def _messages(app: App, request: Request) -> AsyncIterator[str]:
         worker, quiet = worker_json(app), 0.0
         while not await request.is_disconnected():
             messages = await _live(live)
-            running = {m["id"] for m in messages} | {i for i, job in shown.items() if job["state"] == "running"}
+            running = {m["id"] for m in messages} | {i for i, job in shown.items() if job.get("state") == "running"}
             changed, seen = await run_in_threadpool(_changes, app, seen, running)
             for row in changed:
                 if shown.get(row["id"]) != row:

@@ -57,6 +57,13 @@ def parser() -> argparse.ArgumentParser:
     tag.add_argument("folder", type=Path, metavar="DIR", help="folder of pictures, or the name of a dataset")
     tag.add_argument("--preset", help="settings from configs/tag, e.g. wd-swinv2-tagger-v3-script")
     tag.add_argument("--tagger", help="a tagger in models/taggers")
+    tag.add_argument(
+        "--tool",
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="""one more tool, e.g. '{"kind": "joycaption", "model": "joy"}'; may be repeated""",
+    )
     tag.add_argument("--threshold", action="append", default=[], metavar="CATEGORY=SCORE", help="may be repeated")
     tag.add_argument("--trigger", help="trigger word that comes first in every caption")
     tag.add_argument("--export", nargs="?", const=".txt", choices=(".txt", ".caption"), help="write caption files")

@@ -22,6 +22,11 @@ class BadThreshold(InputError):
     zh = "“{value}”不是有效的阈值。请写成 类别=分数，例如 general=0.35。"
 
 
+class BadTool(InputError):
+    en = """'{value}' is no tool. Write its settings as JSON, e.g. {{"kind": "florence2", "model": "florence"}}."""
+    zh = """“{value}”不是有效的工具。请以 JSON 写出其设置，例如 {{"kind": "florence2", "model": "florence"}}。"""
+
+
 class NotAWorkflow(InputError):
     en = "{path} is no workflow in API format: {reason}"
     zh = "{path} 不是 API 格式的工作流：{reason}"
@@ -47,7 +52,9 @@ def tag(options: argparse.Namespace) -> int:
     with library.at(options.folder) if options.folder.is_dir() else library.open(str(options.folder)) as dataset:
         name = dataset.name
     wanted: dict[str, Any] = {**(preset(options.preset) if options.preset else {}), "dataset": name}
-    if options.tagger or "tagger" not in wanted:
+    if options.tool:
+        wanted["tools"] = [*wanted.get("tools", ()), *map(_tool, options.tool)]
+    if options.tagger or not (wanted.get("tagger") or wanted.get("tools")):
         wanted["tagger"] = options.tagger or _only_tagger(workspace)
     if options.threshold:
         wanted["thresholds"] = {**wanted.get("thresholds", {}), **dict(map(_threshold, options.threshold))}
@@ -183,6 +190,16 @@ def _threshold(value: str) -> tuple[str, float]:
         return category, float(score)
     except ValueError as error:
         raise BadThreshold(value=value) from error
+
+
+def _tool(value: str) -> dict[str, Any]:
+    try:
+        found = json.loads(value)
+    except ValueError as error:
+        raise BadTool(value=value) from error
+    if not isinstance(found, dict):
+        raise BadTool(value=value)
+    return found
 
 
 def _only_tagger(workspace: Workspace) -> str:

@@ -11,7 +11,7 @@ from engine.errors import InvalidSetting, NotFound, UnknownSetting
 from engine.workspace import Workspace
 from studio.bars import duration, line_of
 from studio.cli import main, parser
-from studio.commands import BadThreshold, NotAWorkflow, _read_prompt, _threshold
+from studio.commands import BadThreshold, BadTool, NotAWorkflow, _read_prompt, _threshold, _tool
 from studio.model_paths import read_extra_model_paths
 from studio.server import _listen, worker_environment
 from studio.settings import MemorySettings, StudioSettings, load_settings
@@ -141,3 +141,10 @@ def test_small_answers_leave_at_once() -> None:
         accepted, _ = listening.accept()
         with accepted:
             assert accepted.proto == socket.IPPROTO_TCP  # what asyncio looks at before it sets TCP_NODELAY
+
+
+def test_tools_of_the_command_line_are_json_objects() -> None:
+    assert _tool('{"kind": "florence2", "model": "f"}') == {"kind": "florence2", "model": "f"}
+    for wrong in ("florence2", "[1]", "{"):
+        with pytest.raises(BadTool, match="florence2"):
+            _tool(wrong)

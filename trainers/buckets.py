@@ -43,9 +43,19 @@ def nearest_bucket(width: int, height: int, buckets: list[Bucket]) -> Bucket:
 
 def fit(image: Image.Image, bucket: Bucket) -> Image.Image:
     """Scaled until it covers the bucket, then cut in the middle. At most one side loses anything."""
-    scale = max(bucket.width / image.width, bucket.height / image.height)
-    size = (max(bucket.width, round(image.width * scale)), max(bucket.height, round(image.height * scale)))
+    size = _covering(image.width, image.height, bucket)
     if size != image.size:
         image = image.resize(size, Image.Resampling.LANCZOS)
-    left, top = (size[0] - bucket.width) // 2, (size[1] - bucket.height) // 2
+    left, top = offset(*size, bucket)
     return image.crop((left, top, left + bucket.width, top + bucket.height))
+
+
+def offset(width: int, height: int, bucket: Bucket) -> tuple[int, int]:
+    """How much `fit` cuts off on the left and on top of a picture of that size, in pixels of the bucket."""
+    covering = _covering(width, height, bucket)
+    return (covering[0] - bucket.width) // 2, (covering[1] - bucket.height) // 2
+
+
+def _covering(width: int, height: int, bucket: Bucket) -> tuple[int, int]:
+    scale = max(bucket.width / width, bucket.height / height)
+    return max(bucket.width, round(width * scale)), max(bucket.height, round(height * scale))

@@ -8,18 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from engine.errors import JobError
-from engine.families.base import Components, Prediction, TextBatch
+from engine.families.base import TEXT_PARTS, Components, Prediction, TextBatch
 from engine.models.manager import Lease, ModelManager
 from engine.models.threads import threads_for
 from trainers import objective
 from trainers.adapters import TrainedPart, checkpoint_gradients, inject
-from trainers.buckets import Bucket
+from trainers.buckets import Bucket, offset
 from trainers.cache import Latents, Texts
 from trainers.data import Draw, Plan
 from trainers.optimizers import make_optimizer
@@ -158,12 +158,12 @@ class Trainer:
         if settings.linear or settings.conv:
             wanted.append(("denoiser", model.ref))
         if settings.train_text_encoder:
-            wanted.append(("text_encoder", clip.refs[0]))
+            wanted += zip(TEXT_PARTS, clip.refs, strict=False)
         for part, ref in wanted:
             twin = self._lease.twin(ref)
             reach = (
                 {"linear": True, "conv": False}
-                if part == "text_encoder"
+                if part in TEXT_PARTS
                 else {"linear": settings.linear, "conv": settings.conv}
             )
             targets = model.family.lora_targets(twin, part, **reach)
@@ -195,12 +195,21 @@ class Trainer:
         weight = objective.loss_weight(self._prediction, alphas, settings.min_snr_gamma, settings.v_pred_like_loss)
         weight = weight * torch.tensor([settings.prior_weight if draw.item.prior else 1.0 for draw, _ in group])
         with self._accelerator.autocast():
-            text = self._encode([draw.caption for draw, _ in group])
+            text = self._told(self._encode([draw.caption for draw, _ in group]), group, noisy.to(device))
             said = self.components.model.family.predict(
                 self._module("denoiser"), noisy.to(device), t.to(device, torch.float32), text
             )
         error = (said.float() - wanted.to(device)).square().mean(dim=(1, 2, 3))
         return (error * weight.to(device)).sum()
+
+    def _told(self, text: TextBatch, group: list[tuple[Draw, Bucket]], latents: torch.Tensor) -> TextBatch:
+        """What the model is told beside the caption: how large each picture was, and what its bucket cut off."""
+        model, rows = self.components.model, []
+        for i, (draw, bucket) in enumerate(group):
+            pooled = None if text.pooled is None else text.pooled[i : i + 1]
+            rows.append(model.family.extra_conditions(model, pooled, sizes_of(draw, bucket), latents[i : i + 1]))
+        extra = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return replace(text, extra={**text.extra, **extra})
 
     def _encode(self, captions: list[str]) -> TextBatch:
         if self._texts:
@@ -219,7 +228,7 @@ class Trainer:
         return [{"params": part.parameters(), "lr": self._base_lr(part)} for part in self.parts]
 
     def _base_lr(self, part: TrainedPart) -> float:
-        own = self.settings.text_encoder_lr if part.part == "text_encoder" else 0.0
+        own = self.settings.text_encoder_lr if part.part in TEXT_PARTS else 0.0
         return own or self.settings.learning_rate
 
     def _set_lr(self, step: int) -> float:
@@ -241,6 +250,13 @@ class Trainer:
         channels = model.config.get("block_out_channels", [320])[0]
         share = (1.0 if settings.mixed_precision == "no" else 0.5) * (0.3 if settings.gradient_checkpointing else 1.0)
         return int(4096 * cells * channels * share)
+
+
+def sizes_of(draw: Draw, bucket: Bucket) -> dict[str, int]:
+    """A picture's own size and the corner of its crop, as the words of a conditioning entry."""
+    left, top = offset(draw.item.width, draw.item.height, bucket)
+    own = {"width": draw.item.width, "height": draw.item.height, "crop_w": left, "crop_h": top}
+    return {**own, "target_width": bucket.width, "target_height": bucket.height}
 
 
 def _by_size(batch: list[tuple[Draw, Bucket]]) -> list[list[tuple[Draw, Bucket]]]:

@@ -52,6 +52,7 @@ def rows(workspace: Workspace) -> Iterator[Row]:
     yield from _device(_probe_torch())
     yield from _workspace(workspace)
     yield from _extras()
+    yield from _packs(workspace)
 
 
 def _python() -> Row:
@@ -131,6 +132,21 @@ def _extras() -> Iterator[Row]:
         yield "note", "no 8-bit optimisers", f"Optional: {sys.executable} -m pip install 'easel-studio[eightbit]'"
     if editor := installed_version("comfyui-frontend-package"):
         yield "ok", f"node editor {editor}", ""
+
+
+def _packs(workspace: Workspace) -> Iterator[Row]:
+    """Node packs of others, as they were loaded last."""
+    try:
+        packs = json.loads((workspace.cache / "packs.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    good = [pack["name"] for pack in packs if not pack["error"]]
+    if good:
+        yield "ok", f"node packs: {', '.join(good)}", ""
+    for pack in packs:
+        if pack["error"]:
+            reason = pack["error"].strip().splitlines()[-1]
+            yield "note", f"the node pack {pack['name']} was not loaded: {reason}", f"See {pack['path']}."
 
 
 def _writable(folder: Path) -> bool:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 SETUP = "studio.worker_setup:setup"
 SHUTDOWN_SECONDS = 3
+TIDY_SECONDS = 600
 LARGEST_MESSAGE = 2**20  # clients of the websocket only say hello
 
 
@@ -220,7 +222,10 @@ def _again(routes: list[BaseRoute]) -> list[BaseRoute]:
 
 
 def _tidy(app: App) -> None:
+    """Until the studio is closed: then the store raises."""
     with contextlib.suppress(EaselError):
-        forgotten = history.prune(app)
-        if forgotten:
-            log.info("forgot the %d oldest prompts of the history", forgotten)
+        while True:
+            forgotten = history.prune(app)
+            if forgotten:
+                log.info("forgot the %d oldest prompts of the history", forgotten)
+            time.sleep(TIDY_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -9,10 +10,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from engine.jobs.worker import WorkerHandle
+from engine.workspace import replacing
 from studio.settings import MemorySettings
 
 if TYPE_CHECKING:
     from engine.graph.registry import Registry
+
+PACKS_FILE = "packs.json"  # in the cache folder: what became of node packs when they were loaded last
 
 
 def setup(worker: WorkerHandle) -> None:
@@ -72,6 +76,8 @@ def _packs(worker: WorkerHandle, registry: Registry) -> Callable[[dict[str, Any]
     roots = [worker.workspace.root / "custom_nodes", *worker.workspace.extra.get("custom_nodes", ())]
     host = Host(worker.workspace, worker.models, registry, emit)
     packs = load_packs(roots, host)
+    with replacing(worker.workspace.cache / PACKS_FILE, "w") as file:
+        json.dump([pack.to_json() for pack in packs], file)
     return lambda payload: told(host, packs, str(payload.get("known", "")))
 
 

@@ -1,4 +1,4 @@
-"""HTTP handlers of packs: collected here, run in the worker by a thread with an event loop of its own."""
+"""HTTP handlers that packs register. They are collected and not served yet (docs/custom-nodes.md)."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from engine.workspace import Workspace
+from studio.doctor import _packs
 from studio.kinds import job_kinds
 from studio.server import asgi_app, open_app
 from studio.settings import StudioSettings
@@ -62,6 +63,13 @@ def test_packs_are_listed_with_what_is_wrong_and_their_nodes_are_in_object_info(
     info = client.get("/object_info").json()
     assert {"Counter", "TypedBrighten", "KSampler"} <= set(info)
     assert list(client.get("/object_info/Twice").json()) == ["Twice"]
+
+
+def test_the_doctor_names_packs_and_why_one_was_not_loaded(client: httpx.Client, packed: Served) -> None:
+    client.get("/custom_nodes")
+    rows = [what for _, what, _ in _packs(packed.app.workspace)]
+    assert rows[0] == "node packs: lists, one_file, typed, utility"
+    assert rows[1].startswith("the node pack broken was not loaded: ModuleNotFoundError: 'comfy.sd' is not among")
 
 
 def test_choices_are_those_of_now(client: httpx.Client, packed: Served) -> None:

@@ -17,7 +17,7 @@ class _Queue:
 
 
 class PromptServer:
-    """One for the worker. `routes` takes handlers of aiohttp's kind; they answer behind the studio's login."""
+    """One for the worker. `routes` and prompt handlers are taken, so that packs load; they are not served yet."""
 
     instance: PromptServer
 
@@ -51,7 +51,7 @@ class PromptServer:
         host().emit("progress_text", {"node": str(node_id), "text": str(text)}, sid or self.client_id)
 
     def add_on_prompt_handler(self, handler: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """`handler(request)` may change what a client sent to POST /prompt before it is judged."""
+        """Kept; not called yet (docs/custom-nodes.md)."""
         self.on_prompt_handlers.append(handler)
 
 

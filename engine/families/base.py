@@ -33,13 +33,32 @@ Prompt = str | Mapping[str, str]  # one text for all text encoders, or one for e
 
 @dataclass(frozen=True)
 class LatentFormat:
-    """Latents as the denoiser sees them = (vae latents - shift) * scale."""
+    """Latents as the denoiser sees them = (vae latents - shift) * scale; where channels have means and deviations of
+    their own (Playground 2.5), (vae latents - mean) * scale / deviation."""
 
     channels: int = 4
     scale: float = 0.18215
     shift: float = 0.0
+    means: tuple[float, ...] = ()
+    deviations: tuple[float, ...] = ()
     rgb: tuple[tuple[float, float, float], ...] = ()  # one row a channel: a cheap picture of a latent
     rgb_bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """(batch, c, h, w) of a VAE -> as the denoiser sees them."""
+        shift, scale = self._numbers(latents)
+        return (latents - shift) * scale
+
+    def unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """The way back."""
+        shift, scale = self._numbers(latents)
+        return latents / scale + shift
+
+    def _numbers(self, latents: torch.Tensor) -> tuple[Any, Any]:
+        if not self.means:
+            return self.shift, self.scale
+        means, deviations = (latents.new_tensor(row).view(-1, 1, 1) for row in (self.means, self.deviations))
+        return means, self.scale / deviations
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def add_noise(
     given: Model = model
     latent = latent_image["samples"].float()
     drawn = noise.draw(latent, latent_image.get("batch_index"))
-    scaled = (latent - given.latent.shift) * given.latent.scale if latent.any() else latent
+    scaled = given.latent.scaled(latent) if latent.any() else latent
     sigma = abs(levels[0] - levels[-1]) if len(levels) > 1 else levels[0]
-    noisy = schedule_of(given).add_noise(scaled, drawn, sigma) / given.latent.scale + given.latent.shift
+    noisy = given.latent.unscaled(schedule_of(given).add_noise(scaled, drawn, sigma))
     return ({**latent_image, "samples": torch.nan_to_num(noisy, nan=0.0, posinf=0.0, neginf=0.0)},)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ Predict = Callable[[Tensor, Tensor, TextBatch], Tensor]
 # Prompts of different length are repeated to a common one for one call, unless that makes one this much longer. Where
 # text and picture attend to each other as one, a repeated prompt would weigh more: there it has to be of equal length.
 LONGEST_REPEAT = 4
+
+Conditioning = Sequence[Sequence[Any]]
 
 # (point, whether the unconditional estimate is asked for) -> (denoised, unconditional denoised)
 Rule = Callable[["Point", bool], tuple[Tensor, Tensor]]
@@ -46,6 +49,7 @@ class Guided:
         now: Now | None = None,
         sigmas: Sequence[float] = (),
         joint_attention: bool = False,
+        read: Callable[[Conditioning], list[Condition]] | None = None,
         interrupt_check: Callable[[], None] = lambda: None,
     ) -> None:
         self.predict = predict
@@ -58,6 +62,7 @@ class Guided:
         self.now = now or Now()
         self.sigmas = sigmas
         self.longest_repeat = 1 if joint_attention else LONGEST_REPEAT
+        self.read = read
         self.interrupt_check = interrupt_check
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
@@ -67,15 +72,19 @@ class Guided:
         return self.rule(Point(self, x, sigma), True)
 
     def estimates(self, x: Tensor, sigma: float, sides: Sequence[int | None]) -> list[Tensor]:
-        """The weighted mean of the denoised latents of each side's conditions; zero where none counts."""
-        self.interrupt_check()
+        """One of each side; zeros for None and for a side that is not there."""
         lists = [self.sides[side] if side is not None and side < len(self.sides) else [] for side in sides]
+        return self.weigh(x, sigma, lists, [side or 0 for side in sides])
+
+    def weigh(self, x: Tensor, sigma: float, lists: Sequence[list[Condition]], sides: Sequence[int]) -> list[Tensor]:
+        """The weighted mean of the denoised latents of each list's conditions; zero where none counts."""
+        self.interrupt_check()
         lists = [with_defaults([c for c in conditions if c.active(sigma)], x) for conditions in lists]
         active = [(i, c) for i, conditions in enumerate(lists) for c in conditions]
         sums = [torch.zeros_like(x) for _ in sides]
         weights = [torch.full_like(x, 1e-37) for _ in sides]  # nothing over nothing is nothing
         for group in _batches([condition for _, condition in active], self.longest_repeat):
-            self.now.sides = tuple(sides[active[i][0]] or 0 for i in group)
+            self.now.sides = tuple(sides[active[i][0]] for i in group)
             denoised = self._denoised(x, sigma, [active[i][1] for i in group])
             for i, estimate in zip(group, denoised, strict=True):
                 side, condition = active[i]
@@ -161,6 +170,12 @@ class Seen:
     @property
     def sigmas(self) -> Sequence[float]:
         return self.point.guided.sigmas
+
+    def ask(self, conditioning: Conditioning) -> Tensor:
+        guided = self.point.guided
+        if guided.read is None:
+            raise ValueError("a patch asks for prompts of its own, but this denoiser was made without a reader")
+        return guided.weigh(self.x, self.sigma, [guided.read(conditioning)], [len(guided.sides)])[0]
 
     def again(self, *acting: Acting, x: Tensor | None = None, negative: bool = False) -> Tensor:
         guided = self.point.guided

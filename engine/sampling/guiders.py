@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from engine.families.base import Model
-from engine.sampling.guidance import Point, Rule, Seen
-
-Conditioning = Sequence[Sequence[Any]]
+from engine.sampling.guidance import Conditioning, Point, Rule, Seen
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,8 @@ from engine.families.parts.adapters import acting
 from engine.families.parts.patch import Now, all_acting
 from engine.families.parts.schedule import Schedule
 from engine.models.manager import ModelManager
-from engine.sampling.conditioning import ExtraConditions, read_conditioning
-from engine.sampling.guidance import Guided
+from engine.sampling.conditioning import Condition, read_conditioning
+from engine.sampling.guidance import Conditioning, Guided
 from engine.sampling.guiders import Guider
 
 # Room for the activations, per number in a latent and side of the guidance. An estimate: 0.65 GB for SD 1.5 at 512 px.
@@ -47,11 +47,14 @@ def guided(
     ):
         placed = latent.to(leased.device)
 
-        def extra(side: int) -> ExtraConditions:
-            run: dict[str, Any] = {"prompt_type": "negative" if side == 1 else "positive"}
-            if noise_mask is not None:
-                run["noise_mask"] = noise_mask
-            return lambda pooled, entry, start: model.family.extra_conditions(model, pooled, {**entry, **run}, start)
+        def read(conditioning: Conditioning, side: int = 1) -> list[Condition]:
+            about: dict[str, Any] = {"prompt_type": "negative" if side else "positive"}
+            masked = {} if noise_mask is None else {"noise_mask": noise_mask}
+
+            def extra(pooled: Tensor | None, entry: Mapping[str, Any], start: Tensor) -> Mapping[str, Tensor]:
+                return model.family.extra_conditions(model, pooled, {**about, **entry, **masked}, start)
+
+            return read_conditioning(conditioning, placed, schedule, extra)
 
         def predict(x: Tensor, timesteps: Tensor, text: TextBatch) -> Tensor:
             return model.family.predict(module, x, timesteps, text)
@@ -60,13 +63,14 @@ def guided(
             predict,
             schedule,
             model.prediction,
-            [read_conditioning(side, placed, schedule, extra(i)) for i, side in enumerate(guider.sides)],
+            [read(conditioning, side) for side, conditioning in enumerate(guider.sides)],
             guider.rule,
             patches=model.patches,
             module=module,
             now=now,
             sigmas=sigmas,
             joint_attention=model.family.spec.joint_attention,
+            read=read,
             interrupt_check=interrupt_check,
         )
         yield denoiser, leased.device

@@ -73,7 +73,7 @@ def sample(
     latent = fit_channels(latent, model)
     if not sigmas:
         return Sampled(latent, latent)
-    scaled = (latent.float() - model.latent.shift) * model.latent.scale if latent.any() else latent.float()
+    scaled = model.latent.scaled(latent.float()) if latent.any() else latent.float()
     drawn = noise.draw(scaled, batch_index)
     steps = [float(sigma) for sigma in sigmas]
     last: Tensor | None = None
@@ -105,7 +105,7 @@ def sample(
 
 
 def _unscaled(latent: Tensor, model: Model) -> Tensor:
-    return (latent / model.latent.scale + model.latent.shift).to("cpu", torch.float32)
+    return model.latent.unscaled(latent).to("cpu", torch.float32)
 
 
 def fit_channels(latent: Tensor, model: Model) -> Tensor:

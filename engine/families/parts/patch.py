@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
@@ -52,6 +52,10 @@ class Guidance(Protocol):
     @property
     def sigmas(self) -> Sequence[float]:
         """Of the whole run."""
+        ...
+
+    def ask(self, conditioning: Sequence[Sequence[Any]]) -> Tensor:
+        """The estimate of other prompts: a CONDITIONING link."""
         ...
 
     def again(self, *acting: Acting, x: Tensor | None = None, negative: bool = False) -> Tensor:

@@ -13,8 +13,17 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from engine.errors import GraphError
+
+Time = Literal["edm", "v", "flow"]
+
 # What abar of the last timestep becomes where it would be 0: sigma stays finite (4518.8).
 ALMOST_NO_SIGNAL = 4.8973451890853435e-08
+
+
+class NoRange(GraphError):
+    en = "Sigmas can't go from {high:g} down to {low:g}: sigma_min must be above 0 and below sigma_max."
+    zh = "sigma 无法从 {high:g} 降到 {low:g}：sigma_min 必须大于 0 且小于 sigma_max。"
 
 
 class Schedule(Protocol):
@@ -151,7 +160,14 @@ class ContinuousSchedule(_VarianceExploding):
 
     sigma_min: float
     sigma_max: float
-    time: Literal["edm", "v", "flow"] = "edm"
+    time: Time = "edm"
+
+    @classmethod
+    def between(cls, sigma_min: float, sigma_max: float, time: Time = "edm") -> ContinuousSchedule:
+        """Raises NoRange where that is no range of positive sigmas."""
+        if not 0 < sigma_min < sigma_max:
+            raise NoRange(low=sigma_min, high=sigma_max)
+        return cls(sigma_min, sigma_max, time)
 
     @property
     def sigmas(self) -> Tensor:

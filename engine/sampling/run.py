@@ -96,7 +96,7 @@ def sample(
             masked = Masked(denoiser, schedule, fitted.to(device), scaled, kept, patches=model.patches, sigmas=steps)
         if len(steps) > 1:
             source = brownian_noise(x, steps, noise.seed) if sampler.noise == "brownian" else step_noise(x, noise.seed)
-            x = sampler.function(masked, x, steps, callback=watched, noise=source, **sampler.options(schedule))
+            x = sampler.on(schedule)(masked, x, steps, callback=watched, noise=source)
         x = schedule.finish(x, steps[-1])
         if not bool(torch.isfinite(x).all()):
             raise NotANumber(sampler=sampler.name, step=len(steps) - 1, total=len(steps) - 1, sigma=steps[-1])

@@ -21,6 +21,7 @@ from engine.sampling.patches import guidance, layers
 from tests.sampling.gaussian import Gaussian
 from tests.sampling.test_guidance import LATENT, SCHEDULE, Recorder, prompt, read
 
+COND, UNCOND, X = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2, 3))
 SD = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
 
 
@@ -32,7 +33,7 @@ class Seen:
     uncond: Tensor
     cfg: float = 7.0
     sigma: float = 2.0
-    x: Tensor = torch.zeros(1)
+    x: Tensor = X
     has_uncond: bool = True
     schedule: Any = SD
     sigmas: tuple[float, ...] = (14.0, 2.0, 0.0)
@@ -46,9 +47,6 @@ def post(patch: Patch, denoised: Tensor, **given: Any) -> Tensor:
 def cfg(patch: Patch, **given: Any) -> Tensor:
     assert patch.cfg is not None
     return patch.cfg(cast(Guidance, Seen(**given)))
-
-
-COND, UNCOND, X = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2, 3))
 
 
 def test_rescaled_guidance_keeps_the_deviation_of_the_positive_v() -> None:

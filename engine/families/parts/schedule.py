@@ -54,6 +54,11 @@ class Schedule(Protocol):
         """How much of the clean latent is in x."""
         ...
 
+    @property
+    def is_flow(self) -> bool:
+        """Whether alpha is 1 - sigma."""
+        ...
+
     def is_pure_noise(self, sigma: float) -> bool:
         """Whether nothing of the picture was left in training at this sigma."""
         ...
@@ -73,12 +78,20 @@ def scaled_linear_alphas_cumprod(start: float = 0.00085, end: float = 0.012, ste
     return torch.cumprod(1 - betas, dim=0)
 
 
+def noise_to_signal(schedule: Schedule, sigma: float) -> float:
+    """sigma / alpha: what sigma is where alpha is 1."""
+    alpha = schedule.alpha(sigma)
+    return sigma / alpha if alpha else math.inf
+
+
 def _at_or_above(sigma: float, sigma_max: float) -> bool:
     return sigma > sigma_max or math.isclose(sigma, sigma_max, rel_tol=1e-5)
 
 
 class _VarianceExploding:
     """alpha = 1: noise is added to the latent as it is."""
+
+    is_flow = False
 
     def alpha(self, sigma: float) -> float:
         return 1.0
@@ -209,6 +222,10 @@ class FlowSchedule:
     shift: float = 1.0
     multiplier: float = 1000.0
     steps: int = 1000
+
+    @property
+    def is_flow(self) -> bool:
+        return True
 
     @classmethod
     def flux(cls, mu: float = 1.15) -> FlowSchedule:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -20,8 +21,13 @@ def ancestral_step(sigma: float, sigma_next: float, eta: float) -> tuple[float, 
     """
     if not eta:
         return sigma_next, 0.0
-    sigma_up = min(sigma_next, eta * math.sqrt(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2))
+    sigma_up = min(sigma_next, eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2))
     return math.sqrt(sigma_next**2 - sigma_up**2), sigma_up
+
+
+def no_mixing(sigma: float) -> float:
+    """The clean latent's part of x in k-diffusion's scale."""
+    return 1.0
 
 
 def slope(x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
@@ -66,10 +72,16 @@ def sample_euler_ancestral(
 
 
 def sample_euler_cfg_pp(
-    denoiser: GuidedDenoiser, x: Tensor, sigmas: list[float], *, callback: Callback = silent, noise: NoiseSource
+    denoiser: GuidedDenoiser,
+    x: Tensor,
+    sigmas: list[float],
+    *,
+    callback: Callback = silent,
+    noise: NoiseSource,
+    alpha: Callable[[float], float] = no_mixing,
 ) -> Tensor:
     """CFG++ (https://arxiv.org/abs/2406.08070): from the guided estimate along the unconditional direction."""
-    return sample_euler_ancestral_cfg_pp(denoiser, x, sigmas, callback=callback, noise=noise, eta=0.0)
+    return sample_euler_ancestral_cfg_pp(denoiser, x, sigmas, callback=callback, noise=noise, eta=0.0, alpha=alpha)
 
 
 def sample_euler_ancestral_cfg_pp(
@@ -81,15 +93,18 @@ def sample_euler_ancestral_cfg_pp(
     noise: NoiseSource,
     eta: float = 1.0,
     s_noise: float = 1.0,
+    alpha: Callable[[float], float] = no_mixing,
 ) -> Tensor:
-    """Ancestral steps of CFG++ (https://arxiv.org/abs/2406.08070)."""
+    """Ancestral steps of CFG++ (https://arxiv.org/abs/2406.08070). alpha: the clean latent's part of x at a sigma;
+    steps are those of the ratio sigma / alpha."""
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
         denoised, uncond = denoiser.with_uncond(x, sigma)
         callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
-        sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
-        x = denoised + slope(x, sigma, uncond) * sigma_down
+        part, part_next = alpha(sigma), alpha(sigma_next)
+        sigma_down, sigma_up = ancestral_step(sigma / part if part else math.inf, sigma_next / part_next, eta)
+        x = (denoised + slope(x, sigma, uncond * part) * sigma_down) * part_next
         if sigma_up:
-            x = x + noise(sigma, sigma_next) * (s_noise * sigma_up)
+            x = x + noise(sigma, sigma_next) * (s_noise * sigma_up * part_next)
     return x
 
 

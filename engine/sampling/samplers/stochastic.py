@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
 from engine.sampling.denoiser import Callback, Denoiser, NoiseSource, Step, silent
-from engine.sampling.samplers.euler import slope
+from engine.sampling.samplers.euler import no_mixing, slope
 
 
 def sample_lcm(
-    denoiser: Denoiser, x: Tensor, sigmas: list[float], *, callback: Callback = silent, noise: NoiseSource
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: list[float],
+    *,
+    callback: Callback = silent,
+    noise: NoiseSource,
+    alpha: Callable[[float], float] = no_mixing,
 ) -> Tensor:
-    """Multistep consistency sampling (https://arxiv.org/abs/2303.01469, algorithm 1; LCM, 2310.04378)."""
+    """Multistep consistency sampling (https://arxiv.org/abs/2303.01469, algorithm 1; LCM, 2310.04378). alpha: the clean
+    latent's part of x at a sigma."""
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
         denoised = denoiser(x, sigma)
         callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
         x = denoised
         if sigma_next > 0:
-            x = x + noise(sigma, sigma_next) * sigma_next
+            x = x * alpha(sigma_next) + noise(sigma, sigma_next) * sigma_next
     return x
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
 
-from engine.families.parts.schedule import Schedule
-from engine.sampling.samplers import dpm_solver, dpmpp, euler, exponential, multistep, stochastic, uni_pc
+from engine.families.parts.schedule import Schedule, noise_to_signal
+from engine.sampling.samplers import dpm_solver, dpmpp, euler, exponential, flow, multistep, stochastic, uni_pc
 
 
 def _nothing(schedule: Schedule) -> dict[str, Any]:
@@ -18,8 +19,14 @@ def _nothing(schedule: Schedule) -> dict[str, Any]:
 
 def sde_window(schedule: Schedule, start_percent: float = 0.2, end_percent: float = 0.8) -> dict[str, float]:
     """SA-Solver adds noise in the middle of the way alone."""
-    start, end = schedule.percent_to_sigma(start_percent), schedule.percent_to_sigma(end_percent)
+    start, end = (
+        noise_to_signal(schedule, schedule.percent_to_sigma(percent)) for percent in (start_percent, end_percent)
+    )
     return {"sde_start_sigma": start, "sde_end_sigma": end}
+
+
+def _mixing(schedule: Schedule) -> dict[str, Any]:
+    return {"alpha": schedule.alpha}
 
 
 @dataclass(frozen=True)
@@ -27,41 +34,50 @@ class Sampler:
     """A `sample_*` function, the noise it adds, and options that follow from the model's schedule.
 
     fresh_mask_noise: with a mask, what lies outside of it gets noise of its own (of seed + 1).
+    flow: another function for flow models, or "ratio": `function` over the ratio of noise to signal.
     """
 
     function: Callable[..., Tensor]
     noise: Literal["step", "brownian"] = "step"
     options: Callable[[Schedule], Mapping[str, Any]] = _nothing
     fresh_mask_noise: bool = False
+    flow: Callable[..., Tensor] | Literal["ratio"] | None = None
 
     @property
     def name(self) -> str:
         return self.function.__name__.removeprefix("sample_")
+
+    def on(self, schedule: Schedule) -> Callable[..., Tensor]:
+        """(denoiser, x, sigmas, *, callback, noise) -> x, for models of that schedule."""
+        function = self.function
+        if schedule.is_flow and self.flow is not None:
+            function = flow.exploding(function, schedule) if self.flow == "ratio" else self.flow
+        return partial(function, **self.options(schedule))
 
     def having(self, **options: Any) -> Sampler:
         """With options of its function; which win over those that follow from the schedule."""
         return replace(self, options=lambda schedule: {**self.options(schedule), **options})
 
 
-_2m_sde = Sampler(dpmpp.sample_dpmpp_2m_sde, "brownian")
-_2m_sde_heun = Sampler(dpmpp.sample_dpmpp_2m_sde_heun, "brownian")
-_3m_sde = Sampler(dpmpp.sample_dpmpp_3m_sde, "brownian")
-_sde = Sampler(dpmpp.sample_dpmpp_sde, "brownian")
+_2m_sde = Sampler(dpmpp.sample_dpmpp_2m_sde, "brownian", flow="ratio")
+_2m_sde_heun = Sampler(dpmpp.sample_dpmpp_2m_sde_heun, "brownian", flow="ratio")
+_3m_sde = Sampler(dpmpp.sample_dpmpp_3m_sde, "brownian", flow="ratio")
+_sde = Sampler(dpmpp.sample_dpmpp_sde, "brownian", flow="ratio")
 
 # The *_gpu names drew their noise on the GPU once; here all noise is the CPU's, so that they equal the plain ones.
 SAMPLERS: Mapping[str, Sampler] = {
     "euler": Sampler(euler.sample_euler),
-    "euler_cfg_pp": Sampler(euler.sample_euler_cfg_pp),
-    "euler_ancestral": Sampler(euler.sample_euler_ancestral),
-    "euler_ancestral_cfg_pp": Sampler(euler.sample_euler_ancestral_cfg_pp),
+    "euler_cfg_pp": Sampler(euler.sample_euler_cfg_pp, options=_mixing),
+    "euler_ancestral": Sampler(euler.sample_euler_ancestral, flow=flow.sample_euler_ancestral),
+    "euler_ancestral_cfg_pp": Sampler(euler.sample_euler_ancestral_cfg_pp, options=_mixing),
     "heun": Sampler(euler.sample_heun),
     "heunpp2": Sampler(euler.sample_heunpp2),
     "dpm_2": Sampler(euler.sample_dpm_2),
-    "dpm_2_ancestral": Sampler(euler.sample_dpm_2_ancestral),
+    "dpm_2_ancestral": Sampler(euler.sample_dpm_2_ancestral, flow=flow.sample_dpm_2_ancestral),
     "lms": Sampler(multistep.sample_lms),
     "dpm_fast": Sampler(dpm_solver.sample_dpm_fast),
     "dpm_adaptive": Sampler(dpm_solver.sample_dpm_adaptive),
-    "dpmpp_2s_ancestral": Sampler(dpmpp.sample_dpmpp_2s_ancestral),
+    "dpmpp_2s_ancestral": Sampler(dpmpp.sample_dpmpp_2s_ancestral, flow=flow.sample_dpmpp_2s_ancestral),
     "dpmpp_2s_ancestral_cfg_pp": Sampler(dpmpp.sample_dpmpp_2s_ancestral_cfg_pp),
     "dpmpp_sde": _sde,
     "dpmpp_sde_gpu": _sde,
@@ -74,7 +90,7 @@ SAMPLERS: Mapping[str, Sampler] = {
     "dpmpp_3m_sde": _3m_sde,
     "dpmpp_3m_sde_gpu": _3m_sde,
     "ddpm": Sampler(stochastic.sample_ddpm),
-    "lcm": Sampler(stochastic.sample_lcm),
+    "lcm": Sampler(stochastic.sample_lcm, options=_mixing),
     "ipndm": Sampler(multistep.sample_ipndm),
     "ipndm_v": Sampler(multistep.sample_ipndm_v),
     "deis": Sampler(multistep.sample_deis),
@@ -84,11 +100,11 @@ SAMPLERS: Mapping[str, Sampler] = {
     "res_multistep_ancestral_cfg_pp": Sampler(exponential.sample_res_multistep_ancestral_cfg_pp),
     "gradient_estimation": Sampler(multistep.sample_gradient_estimation),
     "gradient_estimation_cfg_pp": Sampler(multistep.sample_gradient_estimation_cfg_pp),
-    "er_sde": Sampler(exponential.sample_er_sde),
-    "seeds_2": Sampler(exponential.sample_seeds_2),
-    "seeds_3": Sampler(exponential.sample_seeds_3),
-    "sa_solver": Sampler(exponential.sample_sa_solver, options=sde_window),
-    "sa_solver_pece": Sampler(exponential.sample_sa_solver_pece, options=sde_window),
+    "er_sde": Sampler(exponential.sample_er_sde, flow="ratio"),
+    "seeds_2": Sampler(exponential.sample_seeds_2, flow="ratio"),
+    "seeds_3": Sampler(exponential.sample_seeds_3, flow="ratio"),
+    "sa_solver": Sampler(exponential.sample_sa_solver, options=sde_window, flow="ratio"),
+    "sa_solver_pece": Sampler(exponential.sample_sa_solver_pece, options=sde_window, flow="ratio"),
     "ddim": Sampler(euler.sample_euler, fresh_mask_noise=True),  # without its own noise DDIM is Euler's method in sigma
     "uni_pc": Sampler(uni_pc.sample_uni_pc),
     "uni_pc_bh2": Sampler(uni_pc.sample_uni_pc_bh2),

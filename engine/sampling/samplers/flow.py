@@ -1,0 +1,161 @@
+"""Samplers of flow models, x = (1 - sigma) * clean + sigma * noise, where noise is added on the way.
+
+Solvers of the ODE alone need no other form: its slope is (x - denoised) / sigma here as well.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from engine.families.parts.schedule import Schedule
+from engine.sampling.denoiser import Callback, Denoiser, GuidedDenoiser, NoiseSource, Step, silent
+from engine.sampling.samplers.euler import geometric_mean, slope
+
+# Pure noise has no signal to noise ratio: a run in that ratio starts where this part of the way is done.
+FIRST_PERCENT = 1e-4
+# The middle of a step from pure noise, for the same reason.
+NEAR_ONE = 0.9999
+
+
+def flow_step(sigma: float, sigma_next: float, eta: float) -> tuple[float, float, float]:
+    """(sigma_down, scale, sigma_up): step down to sigma_down, multiply by scale, add noise of sigma_up: that is
+    sigma_next again. eta 1 steps down by the square of sigma_next / sigma, eta 0 has no noise."""
+    down = sigma_next * (1 + (sigma_next / sigma - 1) * eta)
+    scale = (1 - sigma_next) / (1 - down)
+    return down, scale, math.sqrt(max(sigma_next**2 - (down * scale) ** 2, 0.0))
+
+
+def sample_euler_ancestral(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: list[float],
+    *,
+    callback: Callback = silent,
+    noise: NoiseSource,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+) -> Tensor:
+    """Euler steps to a lower sigma, noise back up."""
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
+        denoised = denoiser(x, sigma)
+        callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
+        if sigma_next == 0:
+            return denoised
+        down, scale, up = flow_step(sigma, sigma_next, eta)
+        x = x + slope(x, sigma, denoised) * (down - sigma)
+        if eta > 0:
+            x = x * scale + noise(sigma, sigma_next) * (s_noise * up)
+    return x
+
+
+def sample_dpm_2_ancestral(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: list[float],
+    *,
+    callback: Callback = silent,
+    noise: NoiseSource,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+) -> Tensor:
+    """Midpoint steps in log sigma to a lower sigma, noise back up."""
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
+        denoised = denoiser(x, sigma)
+        callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
+        if sigma_next == 0:
+            return denoised
+        down, scale, up = flow_step(sigma, sigma_next, eta)
+        middle = geometric_mean(sigma, down)
+        x_2 = x + slope(x, sigma, denoised) * (middle - sigma)
+        x = x + slope(x_2, middle, denoiser(x_2, middle)) * (down - sigma)
+        x = x * scale + noise(sigma, sigma_next) * (s_noise * up)
+    return x
+
+
+def sample_dpmpp_2s_ancestral(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: list[float],
+    *,
+    callback: Callback = silent,
+    noise: NoiseSource,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+) -> Tensor:
+    """DPM-Solver++(2S) steps, https://arxiv.org/abs/2211.01095, to a lower sigma, noise back up. The middle of a
+    step is that of the log signal to noise ratio."""
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
+        denoised = denoiser(x, sigma)
+        callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
+        if sigma_next == 0:
+            return denoised
+        down, scale, up = flow_step(sigma, sigma_next, eta)
+        ratio = math.sqrt(_ratio(sigma) * _ratio(down)) if sigma < 1 else math.inf
+        middle = NEAR_ONE if math.isinf(ratio) else ratio / (1 + ratio)
+        x_2 = x + slope(x, sigma, denoised) * (middle - sigma)
+        x = x + (x - denoiser(x_2, middle)) * ((down - sigma) / sigma)
+        if eta > 0:
+            x = x * scale + noise(sigma, sigma_next) * (s_noise * up)
+    return x
+
+
+def exploding(sample: Callable[..., Tensor], schedule: Schedule) -> Callable[..., Tensor]:
+    """A sampler for x = clean + sigma * noise, run on a flow model.
+
+    y = x / (1 - sigma) is clean + noise * sigma / (1 - sigma): the sampler sees y and that ratio, and what it calls
+    sees x and sigma.
+    """
+
+    def run(
+        denoiser: GuidedDenoiser,
+        x: Tensor,
+        sigmas: Sequence[float],
+        *,
+        callback: Callback = silent,
+        noise: NoiseSource,
+        **options: Any,
+    ) -> Tensor:
+        first = sigmas[0] if sigmas[0] < 1 else schedule.percent_to_sigma(FIRST_PERCENT)
+        own = [first, *sigmas[1:]]
+        ratios = [_ratio(sigma) for sigma in own]
+        exact = dict(zip(ratios, own, strict=True))
+
+        def sigma_of(ratio: float) -> float:
+            return exact.get(ratio, ratio / (1 + ratio))
+
+        def shown(step: Step) -> None:
+            sigma = sigma_of(step.sigma)
+            callback(Step(step.index, step.total, sigma, step.x * (1 - sigma), step.denoised))
+
+        def between(ratio: float, ratio_next: float) -> Tensor:
+            return noise(sigma_of(ratio), sigma_of(ratio_next))
+
+        y = sample(_Ratios(denoiser, sigma_of), x / (1 - first), ratios, callback=shown, noise=between, **options)
+        return y * (1 - own[-1])
+
+    return run
+
+
+class _Ratios:
+    """A GuidedDenoiser of y and sigma / (1 - sigma)."""
+
+    def __init__(self, denoiser: GuidedDenoiser, sigma_of: Callable[[float], float]) -> None:
+        self.denoiser = denoiser
+        self.sigma_of = sigma_of
+
+    def __call__(self, y: Tensor, ratio: float) -> Tensor:
+        sigma = self.sigma_of(ratio)
+        return self.denoiser(y * (1 - sigma), sigma)
+
+    def with_uncond(self, y: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+        sigma = self.sigma_of(ratio)
+        return self.denoiser.with_uncond(y * (1 - sigma), sigma)
+
+
+def _ratio(sigma: float) -> float:
+    return sigma / (1 - sigma)

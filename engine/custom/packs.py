@@ -39,7 +39,7 @@ class Pack:
     nodes: list[str] = field(default_factory=list)
     web: str = ""  # the folder that is served at /extensions/NAME/
     error: str = ""  # the traceback of what kept it from loading
-    problems: list[str] = field(default_factory=list)  # what is wrong with single nodes
+    problems: list[str] = field(default_factory=list)  # what is wrong with single nodes, and what does not work here
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,6 +97,7 @@ def _prestart(pack: Pack) -> None:
 def _load(pack: Pack, opened: Host) -> None:
     begin = time.monotonic()
     path, registry = Path(pack.path), opened.registry
+    routes, handlers = _asked_of_server()
     try:
         module = _import(f"{PACKAGE}.{pack.name.replace('.', '_')}", path / "__init__.py" if path.is_dir() else path)
         for node_type, cls in _node_types(pack, module):
@@ -108,6 +109,9 @@ def _load(pack: Pack, opened: Host) -> None:
             opened.classes[node_type.name] = cls
             pack.nodes.append(node_type.name)
         pack.web = _web_folder(path, module)
+        now = _asked_of_server()
+        pack.problems += [f"{now[0] - routes} HTTP routes that are not served here"] if now[0] > routes else []
+        pack.problems += [f"{now[1] - handlers} prompt handlers that are not called here"] if now[1] > handlers else []
     except BaseException as error:  # also SystemExit: a pack must not end the worker
         _failed(pack, error)
     pack.seconds = round(time.monotonic() - begin, 3)
@@ -134,6 +138,13 @@ def _node_types(pack: Pack, module: ModuleType) -> Iterator[tuple[NodeType, type
         except Exception as error:  # one bad class of a pack
             pack.problems.append(f"{name}: {''.join(traceback.format_exception(error)).rstrip()}")
             log.warning("node %s of %s can't be used: %s", name, pack.name, error)
+
+
+def _asked_of_server() -> tuple[int, int]:
+    """How many routes and prompt handlers packs have registered so far."""
+    from engine.custom.surface.server import PromptServer
+
+    return len(PromptServer.instance.routes.all), len(PromptServer.instance.on_prompt_handlers)
 
 
 def _import(name: str, path: Path) -> ModuleType:

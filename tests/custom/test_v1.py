@@ -30,6 +30,7 @@ def test_packs_load_and_a_broken_one_is_listed_with_its_traceback(packs: Packs) 
     assert "comfy.sd" in packs.pack("broken").error and "docs/custom-nodes.md" in packs.pack("broken").error
     assert "SystemExit: 3" in packs.pack("exits").error
     assert packs.pack("utility").problems[0].startswith("NoMethod: ")
+    assert packs.pack("utility").problems[1:] == ["1 HTTP routes that are not served here"]
     assert packs.pack("utility").web.endswith("packs/utility/web")
 
 

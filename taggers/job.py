@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from engine.dataset.decoding import PictureGone
 from engine.dataset.export import export_sidecars, set_rules
 from engine.dataset.library import Dataset, Library
 from engine.dataset.pictures import scan
-from engine.dataset.records import Picture, Policy, Source
-from engine.dataset.view import TAGGER, View
-from engine.errors import EaselError, PictureError
+from engine.dataset.records import Picture, Source
+from engine.dataset.view import View
+from engine.errors import PictureError
 from engine.jobs.types import JobContext
 from taggers.catalogue import tagger
+from taggers.far import FarTool, far_pass
 from taggers.opening import open_reader
 from taggers.passes import Decoder, Words, chosen, chunks, decoding_threads
-from taggers.reader import Found, Origin, Reader
+from taggers.reader import Found, Reader
 from taggers.results import Results, known_to
 from taggers.settings import Captioner, OnnxTool, TagSettings
 from taggers.similarity import SimilarityTool
+from taggers.sources import list_problem, source_of
 from taggers.tool import About
 
 _MERGE = "merge"  # the key of a dataset's merge in its store
@@ -109,13 +110,6 @@ def _groups(ctx: JobContext, settings: TagSettings) -> Iterator[list[OnnxTool | 
         yield together
 
 
-def source_of(ctx: JobContext, dataset: Dataset, origin: Origin, tool: OnnxTool | Captioner) -> Source:
-    source = dataset.store.source(origin.tool, origin.version, origin.settings, policy=origin.policy)
-    if isinstance(tool, OnnxTool):
-        return replace(source, policy=_moved(ctx, dataset, source, tool))
-    return source
-
-
 def _opened(ctx: JobContext, dataset: Dataset, tool: OnnxTool | Captioner, settings: TagSettings) -> _Tool:
     name = tool.tagger if isinstance(tool, OnnxTool) else tool.model
     ctx.progress(0, 0, name, phase="load")
@@ -125,21 +119,6 @@ def _opened(ctx: JobContext, dataset: Dataset, tool: OnnxTool | Captioner, setti
     results = Results(dataset, source.id, f"{reader.title}", after)
     always = settings.overwrite or isinstance(tool, SimilarityTool)  # captions change meanwhile
     return _Tool(tool, reader, source, results, set() if always else known_to(dataset, source.id))
-
-
-def _moved(ctx: JobContext, dataset: Dataset, source: Source, tool: OnnxTool) -> Policy:
-    """The source's policy with what this run says of it."""
-    wanted = replace(
-        source.policy,
-        thresholds={**source.policy.thresholds, **tool.thresholds},
-        mcut=source.policy.mcut if tool.mcut is None else tool.mcut,
-        weight=source.policy.weight if tool.weight is None else tool.weight,
-        subtracts=source.policy.subtracts if tool.subtracts is None else tool.subtracts,
-    )
-    dataset.store.set_policy(source.id, wanted, f"Thresholds of {source.tool.removeprefix(TAGGER)}")
-    if tool.keep:
-        tagger(ctx.workspace, tool.tagger).keep(wanted.thresholds, wanted.mcut)
-    return wanted
 
 
 def _pass(
@@ -180,7 +159,7 @@ def _pass(
                 good: list[tuple[Picture, list[Any]]] = []
                 for picture, value in part:
                     if isinstance(value, PictureError):
-                        _list_problem(dataset, picture, value, problems)
+                        list_problem(dataset, picture, value, problems)
                     else:
                         good.append((picture, value))
                 for place, tool in enumerate(tools):
@@ -216,87 +195,6 @@ def _read(
             raise next(iter(refused.values()))  # nothing works: it is the tool, not the pictures
 
 
-@dataclass
-class FarTool:
-    """A tool that read on a cluster, for the job's result."""
-
-    source: Source
-    results: Results
-    tagged: int = 0
-    skipped: int = 0
-    where: set[str] = field(default_factory=set)
-    started: float = field(default_factory=time.monotonic)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "tool": self.source.tool,
-            "source": self.source.id,
-            "tagged": self.tagged,
-            "skipped": self.skipped,
-            "cut": self.results.cut,
-            "provider": ", ".join(sorted(self.where)),
-            "pictures_per_second": round(self.tagged / max(1e-6, time.monotonic() - self.started), 2),
-        }
-
-
-def far_pass(
-    ctx: JobContext,
-    settings: TagSettings,
-    dataset: Dataset,
-    tool: OnnxTool | Captioner,
-    ids: Sequence[int],
-    problems: dict[str, dict[str, Any]],
-) -> FarTool:
-    """One tool on every machine of a cluster. Files are read here, some batches ahead of what is asked for."""
-    from taggers.cluster import Cluster, Sent
-
-    ctx.progress(0, 0, settings.ray, phase="load")
-    cluster = Cluster(settings.ray, ctx.workspace, tool)
-    try:
-        source = source_of(ctx, dataset, cluster.origin(), tool)
-        done = FarTool(source, Results(dataset, source.id, source.tool, getattr(tool, "replace", "none")))
-        known = set() if settings.overwrite else known_to(dataset, source.id)
-        left = [id for id in ids if id not in known]
-        done.skipped = len(ids) - len(left)
-        words = Words(dataset, cluster.wants_words())
-        sent: dict[int, list[Picture]] = {}
-
-        def batches() -> Iterator[list[Sent]]:
-            number = 0
-            for chunk in chunks(dataset, left):
-                about = words.about(chunk)
-                for start in range(0, len(chunk), tool.batch_size):
-                    pictures: list[Picture] = []
-                    batch: list[Sent] = []
-                    for picture in chunk[start : start + tool.batch_size]:
-                        try:
-                            data = dataset.path(picture.path).read_bytes()
-                        except OSError:
-                            _list_problem(dataset, picture, PictureGone(name=picture.path), problems)
-                            continue
-                        pictures.append(picture)
-                        batch.append((picture.name, data, about[picture.id]))
-                    sent[number] = pictures
-                    number += 1
-                    yield batch
-
-        seen = 0
-        for number, found, where in cluster.read(batches()):
-            pictures = sent.pop(number)
-            seen += len(pictures)
-            done.where.add(where)
-            refused = done.results.add(dict(zip(pictures, found, strict=True)))
-            done.tagged += len(pictures) - len(refused)
-            for picture, error in refused.items():
-                _list_problem(dataset, picture, error, problems)
-            ctx.progress(seen, len(left), f"{source.tool} · {len(done.where)} ×", phase="tag")
-            ctx.checkpoint()
-        done.results.flush()
-        return done
-    finally:
-        cluster.close()
-
-
 def _batches(
     items: Iterator[tuple[Picture, list[Any] | PictureError]], size: int
 ) -> Iterator[list[tuple[Picture, list[Any] | PictureError]]]:
@@ -308,9 +206,3 @@ def _batches(
             part = []
     if part:
         yield part
-
-
-def _list_problem(dataset: Dataset, picture: Picture, error: EaselError, problems: dict[str, dict[str, Any]]) -> None:
-    problems[picture.path] = error.to_json()
-    if isinstance(error, PictureError) and not isinstance(error, PictureGone):
-        dataset.store.set_problem(picture.path, error.to_json())

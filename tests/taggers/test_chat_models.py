@@ -77,6 +77,7 @@ def test_the_picture_changes_the_next_word(folders: dict[str, Path], name: str) 
     assert not torch.allclose(first, second, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_another_seed_draws_other_words(folders: dict[str, Path]) -> None:
     texts = set()
     for seed in range(4):
@@ -191,6 +192,7 @@ def test_thoughts_are_no_caption(folders: dict[str, Path]) -> None:
     assert (unfinished.text, unfinished.cut) == ("", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("what", ["missing", "left over", "another shape"])
 def test_weights_that_do_not_fit_are_refused_and_never_random(
@@ -232,6 +234,7 @@ def test_a_fingerprint_follows_the_content_and_not_the_name(folders: dict[str, P
     assert ModelFolder("b", folder).version() != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantise", ["nf4", "int8"])
 @pytest.mark.parametrize("name", ["joycaption", "qwen2.5-vl", "minicpm-v 4.6"])
 def test_only_the_language_model_is_quantised(folders: dict[str, Path], name: str, quantise: str) -> None:

@@ -81,6 +81,8 @@ class Prompt:
     job_id: str
     client_id: str
     node: str | None = None
+    progressed: bool = False  # the running node has said how far it is
+    held: dict[str, Any] | None = None  # its preview that came before: some clients can't take one first
     ended: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     progress: ProgressState = field(init=False)
     progress_due: asyncio.TimerHandle | None = None
@@ -215,16 +217,27 @@ class Sockets:
         if prompt is None:
             return
         data = {**data, "prompt_id": job_id}
+        if event not in ("progress", "progress_state"):
+            self._release(prompt)
         if event in _ENDINGS or (event == "executing" and data.get("node") is None):
             if event in _ENDINGS:
                 prompt.ended.append((event, data))
             return
         if event == "executing":
-            prompt.node = data.get("node")
+            prompt.node, prompt.progressed = data.get("node"), False
         if event == "progress_state":
             self._on_progress_state(prompt, data["nodes"])
             return
         self._send(prompt.client_id, event, data)
+        if event == "progress":
+            prompt.progressed = True
+            self._release(prompt)
+
+    def _release(self, prompt: Prompt) -> None:
+        """Send the preview that was held back until its node's first progress, or until something else happens."""
+        if prompt.held is not None:
+            data, prompt.held = prompt.held, None
+            self._send_preview(prompt, data)
 
     def _on_state(self, job_id: str, data: dict[str, Any]) -> None:
         self.queue_changed()
@@ -262,13 +275,19 @@ class Sockets:
 
     def _on_preview(self, job_id: str, data: dict[str, Any]) -> None:
         prompt = self._prompt(job_id)
-        image = data.get("image")
-        if prompt is None or not isinstance(image, bytes):
+        if prompt is None or not isinstance(data.get("image"), bytes):
             return
+        if prompt.progressed:
+            self._send_preview(prompt, data)
+        else:
+            prompt.held = data
+
+    def _send_preview(self, prompt: Prompt, data: dict[str, Any]) -> None:
+        image: bytes = data["image"]
         node = data.get("node_id") or prompt.node
         about = {
             "node_id": node,
-            "prompt_id": job_id,
+            "prompt_id": prompt.job_id,
             "display_node_id": data.get("display_node_id", node),
             "parent_node_id": data.get("parent_node_id"),
             "real_node_id": data.get("real_node_id", node),

@@ -25,6 +25,7 @@ Array = NDArray[np.generic]
 Shape = tuple[int, ...]
 
 CHECKPOINT = "checkpoints/ref_sd15.safetensors"
+SDXL = "checkpoints/ref_sdxl.safetensors"  # 7 GB: made only by the test that wants it
 # SHA-256 of what must come out.
 FILES = {
     CHECKPOINT: "0ed2a6cd79d07e846e84457e8788a03e37b50050877fa1bde405db0f118d0f10",
@@ -53,8 +54,8 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def make_checkpoint(path: Path) -> None:
-    layout = json.loads(gzip.decompress((HERE / "layouts" / "sd15.json.gz").read_bytes()))
+def make_checkpoint(path: Path, model: str = "sd15") -> None:
+    layout = json.loads(gzip.decompress((HERE / "layouts" / f"{model}.json.gz").read_bytes()))
     shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in layout}
     kinds = {name: "int64" if name.endswith("position_ids") else "float16" for name in shapes}
 
@@ -174,7 +175,9 @@ def _spread(name: str, shape: Shape) -> tuple[float, float]:
     """(standard deviation, mean) of a tensor of the model."""
     if "token_embedding" in name:
         return 0.5, 0.0
-    if "position_embedding" in name:
+    if not shape:
+        return 0.0, 4.6052  # logit_scale
+    if "position_embedding" in name or "positional_embedding" in name:
         return 0.1, 0.0
     if len(shape) == 1:
         return (0.1, 1.0) if name.endswith(".weight") else (0.02, 0.0)  # norms; biases

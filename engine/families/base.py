@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from engine.families.controls.base import Residuals
     from engine.families.parts.patch import Patch
     from engine.families.parts.schedule import Schedule
     from engine.models.manager import ModelManager, ModelRef
@@ -283,10 +284,17 @@ class Family(Protocol):
         """
         ...
 
-    def predict(self, module: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, text: TextBatch) -> torch.Tensor:
+    def predict(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        timesteps: torch.Tensor,
+        text: TextBatch,
+        control: Residuals | None = None,
+    ) -> torch.Tensor:
         """One call of the denoiser. x (batch, c, h, w) as the prediction's input is (sampling/prediction.py: of unit
         variance for eps and v), timesteps (batch,) float as the schedule tells them; returns eps, v ... as
-        `Model.prediction` says. Differentiable."""
+        `Model.prediction` says. control: what ControlNets of this family add to its layers. Differentiable."""
         ...
 
     def schedule(self, model: Model) -> Schedule:

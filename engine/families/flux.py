@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from engine.families.controls.base import Residuals
     from engine.families.parts.schedule import Schedule
 
 # a linear fit of RGB to latents, as InvokeAI measured it
@@ -165,7 +166,14 @@ class Flux(DitFamily):
             found["reference_method"] = torch.tensor([PLACES.index(method)])
         return found
 
-    def predict(self, module: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, text: TextBatch) -> torch.Tensor:
+    def predict(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        timesteps: torch.Tensor,
+        text: TextBatch,
+        control: Residuals | None = None,
+    ) -> torch.Tensor:
         import torch
 
         from engine.families.parts.dit import Reference, places_of, predict_flux
@@ -179,7 +187,7 @@ class Flux(DitFamily):
         if "concat" in extra:
             x = torch.cat([x, extra["concat"].to(x)], dim=1)
         pooled = text.cross.new_zeros(x.shape[0], 768) if text.pooled is None else text.pooled
-        return predict_flux(module, x, timesteps, text.cross, pooled, extra.get("guidance"), references)
+        return predict_flux(module, x, timesteps, text.cross, pooled, extra.get("guidance"), references, control)
 
     def schedule(self, model: Model) -> Schedule:
         """dev's mu for 1024 px, whatever the size is; schnell's time is not moved."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.families.parts.resizing import repeated_to, resized
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import IMAGE, LATENT, MASK, In, NodeContext, Out, node
 from engine.nodes.latent import PIXELS_PER_CELL
-from engine.nodes.resizing import repeated_to, resized
 
 Offset = Annotated[int, In("INT", default=0, min=0, max=MAX_SIDE, step=1)]
 CellOffset = Annotated[int, In("INT", default=0, min=0, max=MAX_SIDE, step=8)]
@@ -129,7 +129,7 @@ def split_image_with_alpha(ctx: NodeContext, image: IMAGE) -> tuple[Tensor, Tens
 def join_image_with_alpha(ctx: NodeContext, image: IMAGE, alpha: MASK) -> tuple[Tensor]:
     """Transparent where the mask is 1; as many pictures as there are masks."""
     count = min(len(image), len(alpha.reshape(-1, *alpha.shape[-2:])))
-    mask = _fitted_mask(alpha, image.shape[1], image.shape[2])[:count]
+    mask = fitted_mask(alpha, image.shape[1], image.shape[2])[:count]
     return (torch.cat((image[:count, ..., :3], 1.0 - mask.movedim(1, -1)), dim=-1),)
 
 
@@ -201,7 +201,7 @@ def _laid_over(below: Tensor, above: Tensor, x: int, y: int, mask: Tensor | None
     above = repeated_to(above, len(below))
     weight = torch.ones(len(above), 1, *above.shape[-2:])
     if mask is not None:
-        weight = repeated_to(_fitted_mask(mask, above.shape[-2], above.shape[-1]), len(above))
+        weight = repeated_to(fitted_mask(mask, above.shape[-2], above.shape[-1]), len(above))
     under = below[..., y : y + above.shape[-2], x : x + above.shape[-1]]
     height, width = under.shape[-2:]
     weight = weight[..., :height, :width].reshape(len(above), *(1,) * (above.ndim - 3), height, width)
@@ -209,7 +209,7 @@ def _laid_over(below: Tensor, above: Tensor, x: int, y: int, mask: Tensor | None
     return below
 
 
-def _fitted_mask(mask: Tensor, height: int, width: int) -> Tensor:
+def fitted_mask(mask: Tensor, height: int, width: int) -> Tensor:
     """(batch, 1, height, width)"""
     mask = mask.reshape(-1, 1, *mask.shape[-2:])
     return functional.interpolate(mask, size=(height, width), mode="bilinear")

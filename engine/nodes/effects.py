@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.errors import GraphError
+from engine.families.parts.resizing import IMAGE_METHODS, resized
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import IMAGE, In, NodeContext, Out, node
-from engine.nodes.resizing import IMAGE_METHODS, resized
 
 Radius = Annotated[int, In("INT", default=1, min=1, max=31, step=1)]
 Size = Annotated[int, In("INT", default=512, min=1, max=MAX_SIDE, step=1)]

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from engine.errors import GraphError
+from engine.families.parts.resizing import CROPS, IMAGE_METHODS, resized
 from engine.graph.limits import MAX_BATCH, MAX_SIDE
 from engine.graph.metadata import Metadata, save_picture
 from engine.graph.node import IMAGE, In, InputPictures, NodeContext, Out, OutputPictures, node, workspace_file
 from engine.graph.parameters import parameters_of
 from engine.graph.pictures import mark_as_draft, next_files, read_picture, to_picture
-from engine.nodes.resizing import CROPS, IMAGE_METHODS, resized
 from engine.workspace import replacing
 
 

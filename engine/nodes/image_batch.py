@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.errors import GraphError
+from engine.families.parts.resizing import resized
 from engine.graph.node import IMAGE, In, NodeContext, Out, node
 from engine.nodes.compositing import with_channels
-from engine.nodes.resizing import resized
 
 Count = Annotated[int, In("INT", default=1, min=1, max=4096)]
 COLOURS = {

@@ -7,9 +7,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from engine.families.parts.resizing import resized
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import IMAGE, In, NodeContext, Out, node
-from engine.nodes.resizing import resized
 
 TURNS = {"none": 0, "90 degrees": 1, "180 degrees": 2, "270 degrees": 3}  # clockwise
 FLIPS = ("x-axis: vertically", "y-axis: horizontally")

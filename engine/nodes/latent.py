@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from engine.errors import FileError
+from engine.families.parts.resizing import CROPS, LATENT_METHODS, repeated_to, resized
 from engine.graph.limits import MAX_BATCH, MAX_SIDE
 from engine.graph.node import LATENT, In, InputFiles, NodeContext, Out, node, workspace_file
 from engine.graph.pictures import next_files
 from engine.nodes.image import NotFinite
-from engine.nodes.resizing import CROPS, LATENT_METHODS, repeated_to, resized
 from engine.workspace import replacing
 
 PIXELS_PER_CELL = 8  # what the sizes of these nodes are in, whatever the VAE's own factor is; as in ComfyUI

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from engine.families.parts.resizing import repeated_to
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import LATENT, In, NodeContext, Out, node
 from engine.nodes.image_transform import FLIPS, TURNS, FlipMethod, Rotation
 from engine.nodes.latent import PIXELS_PER_CELL
 from engine.nodes.latent_math import like
-from engine.nodes.resizing import repeated_to
 
 Latent = dict[str, Any]
 TRANSFORM = "latent/transform"

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from engine.families.base import Model
 from engine.families.parts.patch import Guidance, Patch
+from engine.families.parts.resizing import repeated_to, resized
 from engine.graph.node import LATENT, MODEL, In, NodeContext, Out, node
 from engine.nodes.effects import filtered, gaussian
-from engine.nodes.resizing import repeated_to, resized
 
 Latent = dict[str, Any]
 Operation = Callable[[Tensor], Tensor]

@@ -2,7 +2,7 @@
 
 An entry's dict may hold `strength`, `area` (height, width, y, x in latent cells, or ("percentage", ...) of the
 picture), `mask` with `mask_strength` and `set_area_to_bounds`, `start_percent` and `end_percent`, and `default`, as
-ComfyUI's conditioning nodes write them.
+ComfyUI's conditioning nodes write them; `control` is a Control, with `control_apply_to_uncond` for the other sides too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.families.base import TextBatch
+from engine.families.controls.base import Control
 from engine.families.parts.schedule import Schedule
 
 # (pooled, an entry's dict, latent) -> TextBatch.extra: Family.extra_conditions of a model
@@ -54,6 +55,8 @@ class Condition:
     sigma_start: float = math.inf
     sigma_end: float = 0.0
     default: bool = False  # it counts where the others of its side leave something
+    control: Control | None = None
+    shares_control: bool = False  # the other sides' prompts get it as well
 
     def active(self, sigma: float) -> bool:
         return self.sigma_end <= sigma <= self.sigma_start
@@ -105,6 +108,20 @@ def meet_areas(sides: Sequence[list[Condition]]) -> list[list[Condition]]:
     return met
 
 
+def share_controls(sides: Sequence[list[Condition]]) -> list[list[Condition]]:
+    """Where the first side's prompts share their controls, those of another side that has none of its own get them in
+    turn. Prompts with an area are left out, as in ComfyUI."""
+    shared = [c.control for c in sides[0] if c.shares_control and c.control and c.area is None] if sides else []
+    return [side if i == 0 else _with_controls(side, shared) for i, side in enumerate(sides)]
+
+
+def _with_controls(side: list[Condition], shared: Sequence[Control]) -> list[Condition]:
+    free = [i for i, c in enumerate(side) if c.area is None and c.control is None]
+    taken = any(c.area is None and c.control is not None for c in side)
+    given = {} if taken or not free else {free[i % len(free)]: control for i, control in enumerate(shared)}
+    return [replace(c, control=given[i]) if i in given else c for i, c in enumerate(side)]
+
+
 def _missing(asked: Iterable[Condition], there: list[Condition]) -> list[Condition]:
     added: list[Condition] = []
     for condition in asked:
@@ -151,6 +168,8 @@ def _read(
         math.inf if start is None else schedule.percent_to_sigma(start),
         0.0 if end is None else schedule.percent_to_sigma(end),
         bool(options.get("default")),
+        options.get("control"),
+        options.get("control_apply_to_uncond", False),
     )
 
 

@@ -9,19 +9,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from engine.families.base import Prediction, TextBatch
+from engine.families.controls.base import Control, Residuals
 from engine.families.parts.patch import Acting, Now, Patch, all_acting
 from engine.families.parts.schedule import Schedule
-from engine.sampling.conditioning import Condition, meet_areas, with_defaults
+from engine.sampling.conditioning import Condition, meet_areas, share_controls, with_defaults
 from engine.sampling.prediction import PREDICTIONS
 
-# (model input, timesteps (batch,), text) -> eps, v ... of the input's shape
-Predict = Callable[[Tensor, Tensor, TextBatch], Tensor]
+
+class Predict(Protocol):
+    """(model input, timesteps (batch,), text, what controls add) -> eps, v ... of the input's shape"""
+
+    def __call__(self, x: Tensor, timesteps: Tensor, text: TextBatch, control: Residuals | None = None) -> Tensor: ...
+
+
+class Controls(Protocol):
+    """(control, model input, timesteps, text, sigma, how many prompts are in the batch) -> what it adds, if anything"""
+
+    def __call__(
+        self, control: Control, x: Tensor, timesteps: Tensor, text: TextBatch, sigma: float, parts: int
+    ) -> Residuals | None: ...
+
 
 # Prompts of different length are repeated to a common one for one call, unless that makes one this much longer. Where
 # text and picture attend to each other as one, a repeated prompt would weigh more: there it has to be of equal length.
@@ -51,11 +64,12 @@ class Guided:
         joint_attention: bool = False,
         read: Callable[[Conditioning], list[Condition]] | None = None,
         interrupt_check: Callable[[], None] = lambda: None,
+        controls: Controls | None = None,
     ) -> None:
         self.predict = predict
         self.schedule = schedule
         self.parametrisation = PREDICTIONS[prediction]
-        self.sides = meet_areas(sides)
+        self.sides = share_controls(meet_areas(sides))
         self.rule = rule
         self.patches = patches
         self.module = module
@@ -64,6 +78,7 @@ class Guided:
         self.longest_repeat = 1 if joint_attention else LONGEST_REPEAT
         self.read = read
         self.interrupt_check = interrupt_check
+        self.controls = controls
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         return self.rule(Point(self, x, sigma), any(patch.both_sides for patch in self.patches))[0]
@@ -101,7 +116,12 @@ class Guided:
         self.now.sigma, timestep = sigma, self.schedule.timestep(sigma)
         timesteps = torch.full((stacked.shape[0],), timestep, device=x.device)
         text = _cat([c.text_in_area(x) for c in conditions])
-        output = self.predict(self.parametrisation.input(stacked, sigma), timesteps, text).to(x)
+        model_input, control = self.parametrisation.input(stacked, sigma), conditions[0].control
+        if control is None or self.controls is None:
+            output = self.predict(model_input, timesteps, text).to(x)
+        else:
+            residuals = self.controls(control, model_input, timesteps, text, sigma, len(conditions))
+            output = self.predict(model_input, timesteps, text, residuals).to(x)
         denoised = self.parametrisation.denoised(stacked, output, sigma, timestep)
         return list(denoised.split(x.shape[0]))
 
@@ -208,7 +228,7 @@ def _fits(a: Condition, b: Condition, longest_repeat: int) -> bool:
     tokens_a, tokens_b = a.text.cross.shape[1], b.text.cross.shape[1]
     same_kind = (a.text.pooled is None) == (b.text.pooled is None) and _shapes(a.text) == _shapes(b.text)
     repeats = math.lcm(tokens_a, tokens_b) // min(tokens_a, tokens_b)
-    return size_a == size_b and same_kind and repeats <= longest_repeat
+    return size_a == size_b and same_kind and a.control is b.control and repeats <= longest_repeat
 
 
 def _shapes(text: TextBatch) -> dict[str, tuple[int, ...]]:

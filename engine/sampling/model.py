@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from engine.families.base import Model, TextBatch
-from engine.families.parts.adapters import acting
+from engine.families.controls.base import Residuals
+from engine.families.parts.adapters import acting, made_bytes
 from engine.families.parts.patch import Now, all_acting
 from engine.families.parts.schedule import Schedule
 from engine.models.manager import ModelManager
 from engine.sampling.conditioning import Condition, read_conditioning
+from engine.sampling.control import ActingControls, Hints, controls_of
 from engine.sampling.guidance import Conditioning, Guided
 from engine.sampling.guiders import Guider
 
@@ -40,8 +42,11 @@ def guided(
     inpainting are told the mask (batch, 1, height, width of the latent) as well."""
     model, now = guider.model, Now()
     schedule = schedule_of(model)
+    controls = controls_of(model, guider.sides)
+    working = len(guider.sides) * latent.numel() * WORKING_BYTES + made_bytes(model.adapters, model.modules)
+    hints = Hints(models, model, controls)
     with (
-        models.lease(model.ref, working=len(guider.sides) * latent.numel() * WORKING_BYTES) as leased,
+        models.lease(model.ref, *(control.net.ref for control in controls), working=working) as leased,
         acting(leased[model.ref], model.adapters) as module,
         all_acting(module, now, (patch.acting for patch in model.patches)),
     ):
@@ -56,8 +61,8 @@ def guided(
 
             return read_conditioning(conditioning, placed, schedule, extra)
 
-        def predict(x: Tensor, timesteps: Tensor, text: TextBatch) -> Tensor:
-            return model.family.predict(module, x, timesteps, text)
+        def predict(x: Tensor, timesteps: Tensor, text: TextBatch, control: Residuals | None = None) -> Tensor:
+            return model.family.predict(module, x, timesteps, text, control)
 
         denoiser = Guided(
             predict,
@@ -72,5 +77,6 @@ def guided(
             joint_attention=model.family.spec.joint_attention,
             read=read,
             interrupt_check=interrupt_check,
+            controls=ActingControls(model, leased, schedule, hints) if controls else None,
         )
         yield denoiser, leased.device

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.families.parts.resizing import resized
 from engine.nodes import compositing, latent_batch, latent_math
-from engine.nodes.resizing import resized
 from engine.workspace import Workspace
 from tests.nodes.context import Context
 

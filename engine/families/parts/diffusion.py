@@ -11,6 +11,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from engine.families.base import TextBatch
+from engine.families.controls.base import Residuals
 
 
 def build_unet(config: Mapping[str, Any]) -> UNet2DConditionModel:
@@ -23,7 +24,9 @@ def build_vae(config: Mapping[str, Any]) -> AutoencoderKL:
         return AutoencoderKL(**config)
 
 
-def predict(module: nn.Module, x: Tensor, timesteps: Tensor, text: TextBatch) -> Tensor:
+def predict(
+    module: nn.Module, x: Tensor, timesteps: Tensor, text: TextBatch, control: Residuals | None = None
+) -> Tensor:
     """`text.extra` may hold "concat", channels beside x's, and "time_ids" (batch, n), the numbers that go with the
     pooled text."""
     unet = cast(UNet2DConditionModel, module)
@@ -34,8 +37,21 @@ def predict(module: nn.Module, x: Tensor, timesteps: Tensor, text: TextBatch) ->
     if "time_ids" in text.extra:
         assert text.pooled is not None, "a UNet that is told sizes is told the pooled text as well"
         added = {"text_embeds": text.pooled.to(dtype), "time_ids": text.extra["time_ids"]}
-    hidden = text.cross.to(dtype)
-    return unet(x.to(dtype), timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added, return_dict=False)[0]
+    more: dict[str, Any] = {"encoder_hidden_states": text.cross.to(dtype), "added_cond_kwargs": added}
+    if control is not None:
+        more |= _added(control, dtype)
+    return unet(x.to(dtype), timesteps, return_dict=False, **more)[0]
+
+
+def _added(control: Residuals, dtype: torch.dtype) -> dict[str, Any]:
+    """ControlNets' residuals in diffusers' words: "down" and "mid" lie over the skips, "intra" over the layers."""
+    more: dict[str, Any] = {}
+    if "down" in control:
+        more["down_block_additional_residuals"] = tuple(residual.to(dtype) for residual in control["down"])
+        more["mid_block_additional_residual"] = control["mid"][0].to(dtype)
+    if "intra" in control:
+        more["down_intrablock_additional_residuals"] = [residual.to(dtype) for residual in control["intra"]]
+    return more
 
 
 def encode(module: nn.Module, pixels: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from torch import Tensor, nn
 
+from engine.families.controls.base import Residuals
+
 PATCH = 2  # latent cells along a side of Flux' tokens
 
 
@@ -45,8 +47,10 @@ def predict_flux(
     pooled: Tensor,
     guidance: Tensor | None,
     references: Sequence[Reference] = (),
+    control: Residuals | None = None,
 ) -> Tensor:
-    """x (batch, c, h, w) with what is concatenated to it, time (batch,) in 0..1 -> (batch, out, h, w)."""
+    """x (batch, c, h, w) with what is concatenated to it, time (batch,) in 0..1 -> (batch, out, h, w). control:
+    "double" and "single", for as many of the blocks, over the first tokens of the picture."""
     model = cast(FluxTransformer2DModel, module)
     dtype = model.x_embedder.bias.dtype
     height, width = x.shape[-2:]
@@ -62,10 +66,12 @@ def predict_flux(
     text = model.context_embedder(cross.to(dtype))
     places = torch.cat([torch.zeros(text.shape[1], 3, device=x.device), *ids])
     rotary = model.pos_embed(places)
-    for block in model.transformer_blocks:
+    for number, block in enumerate(model.transformer_blocks):
         text, hidden = _call(model, block, hidden, text, embedded, rotary)
-    for block in model.single_transformer_blocks:
+        hidden = _controlled(hidden, control, "double", number)
+    for number, block in enumerate(model.single_transformer_blocks):
         text, hidden = _call(model, block, hidden, text, embedded, rotary)
+        hidden = _controlled(hidden, control, "single", number)
     hidden = hidden[:, : tokens[0].shape[1]]
     out = model.proj_out(model.norm_out(hidden, embedded))
     return _picture(out, padded.shape[-2], padded.shape[-1], PATCH)[..., :height, :width]
@@ -125,6 +131,14 @@ def _call(
     if torch.is_grad_enabled() and model.gradient_checkpointing:
         return cast(Any, model)._gradient_checkpointing_func(block, hidden, text, embedded, rotary)
     return block(hidden_states=hidden, encoder_hidden_states=text, temb=embedded, image_rotary_emb=rotary)
+
+
+def _controlled(hidden: Tensor, control: Residuals | None, place: str, number: int) -> Tensor:
+    residuals = control.get(place, ()) if control else ()
+    if number >= len(residuals):
+        return hidden
+    residual = residuals[number].to(hidden)
+    return torch.cat([hidden[:, : residual.shape[1]] + residual, hidden[:, residual.shape[1] :]], dim=1)
 
 
 def _to_whole_patches(x: Tensor, patch: int) -> Tensor:

@@ -81,6 +81,11 @@ def unpacked(layer: Stored, dtype: torch.dtype) -> Tensor:
     return weight.view(layer.weight.shape[0], -1, *layer.kernel_size) if isinstance(layer, StoredConv2d) else weight
 
 
+def dense_weight(layer: nn.Module) -> Tensor:
+    """The weight of any layer as plain numbers: as it is, or unpacked in float32."""
+    return unpacked(layer, torch.float32) if isinstance(layer, Stored) else layer.get_parameter("weight")
+
+
 class _Unpacked(torch.autograd.Function):
     """x W^T + b. The way back unpacks W again, so that a training keeps no layer in the type it runs in."""
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from engine.families.controls.base import Residuals
     from engine.families.parts.schedule import Schedule
     from engine.models.manager import ModelManager
 
@@ -160,10 +161,17 @@ class UNetFamily:
         concat = self._concat(model, options, latent)
         return {} if concat is None else {"concat": concat}
 
-    def predict(self, module: nn.Module, x: torch.Tensor, timesteps: torch.Tensor, text: TextBatch) -> torch.Tensor:
+    def predict(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        timesteps: torch.Tensor,
+        text: TextBatch,
+        control: Residuals | None = None,
+    ) -> torch.Tensor:
         from engine.families.parts import diffusion
 
-        return diffusion.predict(module, x, timesteps, text)
+        return diffusion.predict(module, x, timesteps, text, control)
 
     def schedule(self, model: Model) -> Schedule:
         from engine.families.parts.schedule import DiscreteSchedule, scaled_linear_alphas_cumprod

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.custom.host import context, host
-from engine.nodes.resizing import resized
+from engine.families.parts.resizing import resized
 from engine.weights.load import open_header, read_tensors
 
 PROGRESS_BAR_ENABLED = True

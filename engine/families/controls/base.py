@@ -1,0 +1,117 @@
+"""Networks that look at a picture (edges, depth, a pose) and say what a denoiser should add to its layers.
+
+A kind of them knows a file by its header and how its network is called. What flows along a CONTROL_NET link is a
+`ControlNet`; an entry of a CONDITIONING link that is under control holds a `Control`. Torch-free at import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.errors import FileError, GraphError
+from engine.weights.header import Header
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from engine.families.base import LatentFormat, Model, TextBatch, Vae
+    from engine.models.manager import ModelManager, ModelRef
+
+# What is added where, by places that kinds and families agree on: "down" and "mid" of a UNet, "double" and "single"
+# blocks of Flux ... A family's `predict` takes them.
+Residuals = Mapping[str, Sequence["torch.Tensor"]]
+
+
+class NotAControlNet(FileError):
+    en = "{path} is not a ControlNet that is known here: it seems to be {seems}. {remedy}"
+    zh = "{path} 不是此处已知的 ControlNet：它看起来是 {seems}。{remedy}"
+
+
+class ControlOfOtherModel(GraphError):
+    en = "{net} is for {needs}, but {model} is {title}. Use a ControlNet of that model family."
+    zh = "{net} 适用于 {needs}，而 {model} 是 {title}。请使用该模型系列的 ControlNet。"
+
+
+class NeedsVae(GraphError):
+    en = "{net} looks at latents, so it needs a VAE. Use Apply ControlNet with its VAE input connected."
+    zh = "{net} 以潜变量为输入，因此需要 VAE。请使用带 VAE 输入的“应用 ControlNet”并连接它。"
+
+
+class ControlKind(Protocol):
+    """One kind of network."""
+
+    def detect(self, header: Header) -> bool: ...
+
+    def load(
+        self, manager: ModelManager, path: Path, base: Model | None = None, *, allow_pickle: bool = False
+    ) -> ControlNet:
+        """Registers the network with the manager; only its header is read. base: the model that a file of differences
+        is added to."""
+        ...
+
+    def problem(self, net: ControlNet, model: Model) -> str:
+        """For which models the net is, in words, where it does not fit this one; "" where it does."""
+        ...
+
+    def residuals(
+        self,
+        module: nn.Module,
+        net: ControlNet,
+        config: Mapping[str, Any],
+        x: torch.Tensor,
+        timesteps: torch.Tensor,
+        text: TextBatch,
+        hint: torch.Tensor,
+    ) -> Residuals:
+        """config: of the denoiser; what is said for fewer blocks than it has is repeated as the kind wants it. x,
+        timesteps and text as the denoiser gets them. hint: pixels (batch, 3, height, width) in 0..1 of
+        `net.factor` pixels a cell, or latents as the denoiser sees them for a net with `latent`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ControlNet:
+    """A CONTROL_NET link. `options` are what nodes set, such as the type of a union's control."""
+
+    kind: ControlKind
+    ref: ModelRef
+    title: str
+    config: Mapping[str, Any]
+    factor: int = 8  # pixels of the hint per latent cell
+    latent: LatentFormat | None = None  # it looks at latents of that format instead of pixels
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Control:
+    """A net with its picture. It counts between two shares of the way; what it adds is on top of `previous`."""
+
+    net: ControlNet
+    image: torch.Tensor = field(repr=False)  # (batch, height, width, channel) in 0..1
+    strength: float = 1.0
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    vae: Vae | None = None
+    previous: Control | None = None
+    mask: torch.Tensor | None = None  # (batch, 1, height, width), for nets that take one beside the picture
+
+    def chain(self) -> Iterator[Control]:
+        """This one and those it is on top of."""
+        control: Control | None = self
+        while control is not None:
+            yield control
+            control = control.previous
+
+
+def added(first: Residuals, second: Residuals) -> Residuals:
+    """What two nets say together. Where only one says something, that."""
+    return {place: _sums(first.get(place, ()), second.get(place, ())) for place in {**first, **second}}
+
+
+def _sums(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    both = [a + b for a, b in zip(first, second, strict=False)]
+    return [*both, *first[len(both) :], *second[len(both) :]]

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
+from engine.families.parts.resizing import resized
 from engine.graph.node import CLIP, CONDITIONING, IMAGE, In, NodeContext, Out, node
 from engine.nodes.conditioning import conditioning_of, encoded
-from engine.nodes.resizing import resized
 
 Guidance = Annotated[float, In("FLOAT", default=3.5, min=0.0, max=100.0, step=0.1)]
 CATEGORY = "advanced/conditioning/flux"

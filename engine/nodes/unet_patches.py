@@ -9,9 +9,9 @@ from torch import Tensor
 
 from engine.families.base import Model
 from engine.families.parts.patch import Patch
+from engine.families.parts.resizing import resized
 from engine.graph.node import MODEL, In, NodeContext, Out, node
 from engine.nodes.guidance import patched
-from engine.nodes.resizing import resized
 from engine.sampling.model import schedule_of
 from engine.sampling.patches.attention import perturbed_attention, self_attention_guidance
 from engine.sampling.patches.downscale import downscale

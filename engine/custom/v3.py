@@ -165,7 +165,7 @@ def classes_of(extension: Any) -> list[type[io.ComfyNode]]:
 
     async def ask() -> list[type[io.ComfyNode]]:
         found = extension() if callable(extension) else extension
-        made = await found if inspect.isawaitable(found) else found
+        made: Any = await found if inspect.isawaitable(found) else found
         loading = made.on_load()
         if inspect.isawaitable(loading):
             await loading

@@ -38,7 +38,8 @@ class Replacement:
 
     @staticmethod
     def from_json(saved: Mapping[str, Any]) -> Replacement:
-        return Replacement(**{name: tuple(rows) if isinstance(rows, list) else rows for name, rows in saved.items()})
+        fields: dict[str, Any] = {n: tuple(rows) if isinstance(rows, list) else rows for n, rows in saved.items()}
+        return Replacement(**fields)
 
 
 # Names that stood in workflows for years.

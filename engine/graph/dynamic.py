@@ -6,7 +6,7 @@ mode={"mode": "resize", "width": ...}. The declarations are ComfyUI's, as its /o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Spec:
     @staticmethod
     def of(written: Any, required: bool) -> Spec:
         """From [type, options] as in /object_info."""
-        parts: Sequence[Any] = written if isinstance(written, list | tuple) else [written]
+        parts: list[Any] = list(written) if isinstance(written, list | tuple) else [written]
         options = parts[1] if len(parts) > 1 and isinstance(parts[1], Mapping) else {}
         return Spec(parts[0], options, required)
 

@@ -27,7 +27,8 @@ def _factor(default: float) -> In:
     return In("FLOAT", default=default, min=0.0, max=10.0, step=0.01)
 
 
-S1, S2 = Annotated[float, _factor(0.9)], Annotated[float, _factor(0.2)]
+S1 = Annotated[float, _factor(0.9)]
+S2 = Annotated[float, _factor(0.2)]
 
 
 @node("FreeU", title_zh="FreeU", category=CATEGORY, outputs=MODEL_OUT)

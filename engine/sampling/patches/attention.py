@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.families.parts.patch import Guidance, Now, Patch
 from engine.sampling.patches.unet import middle_self_attentions, processing
 
+# An attention layer of diffusers is typed too loosely for a checker: its parts may be None in other models.
 BLUR = 9  # kernel of SAG's Gaussian
 ATTENDED = 1.0  # a cell that others attend to this much in sum is blurred
 
@@ -33,7 +33,7 @@ def perturbed_attention(scale: float) -> Patch:
     return Patch("PerturbedAttentionGuidance", post=post)
 
 
-def to_itself(attention: Attention, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def to_itself(attention: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return _out(attention, attention.to_v(hidden_states))
 
 
@@ -42,7 +42,7 @@ def self_attention_guidance(scale: float, blur_sigma: float) -> Patch:
     middle of the UNet looks, put through the model once more."""
     attended: list[Tensor] = []
 
-    def attend(now: Now, attention: Attention, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def attend(now: Now, attention: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         query, key, value = (to(hidden_states) for to in (attention.to_q, attention.to_k, attention.to_v))
         batch, tokens, _ = query.shape
         query, key, value = (t.view(batch, tokens, attention.heads, -1).transpose(1, 2) for t in (query, key, value))
@@ -55,7 +55,7 @@ def self_attention_guidance(scale: float, blur_sigma: float) -> Patch:
 
     @contextmanager
     def acting(module: nn.Module, now: Now) -> Iterator[None]:
-        def processor(attention: Attention, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        def processor(attention: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             return attend(now, attention, hidden_states, *args, **kwargs)
 
         with processing(middle_self_attentions(module)[:1], processor):
@@ -71,7 +71,7 @@ def self_attention_guidance(scale: float, blur_sigma: float) -> Patch:
     return Patch("SelfAttentionGuidance", acting=acting, post=post, both_sides=True)
 
 
-def _out(attention: Attention, hidden_states: Tensor) -> Tensor:
+def _out(attention: Any, hidden_states: Tensor) -> Tensor:
     for layer in attention.to_out:
         hidden_states = layer(hidden_states)
     return hidden_states

@@ -11,6 +11,7 @@ from engine.families.parts.schedule import (
     DiscreteSchedule,
     FlowSchedule,
     scaled_linear_alphas_cumprod,
+    zero_terminal_snr,
 )
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import MODEL, In, NodeContext, Out, node
@@ -59,11 +60,10 @@ def model_sampling_discrete(
     zsnr: Annotated[bool, In("BOOLEAN", default=False)],
 ) -> tuple[Model]:
     """Stable Diffusion's thousand timesteps; zsnr: the last one is pure noise, as some v models were trained."""
-    schedule = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
+    abar = scaled_linear_alphas_cumprod()
+    schedule = DiscreteSchedule.from_alphas_cumprod(zero_terminal_snr(abar) if zsnr else abar)
     if sampling == "lcm":
         schedule = schedule.distilled()
-    if zsnr:
-        schedule = schedule.zero_terminal_snr()
     return (replace(model, prediction=DISCRETE[sampling], schedule=schedule),)
 
 

@@ -13,14 +13,16 @@ from engine.families.parts.schedule import (
     FlowSchedule,
     Schedule,
     scaled_linear_alphas_cumprod,
+    zero_terminal_snr,
 )
 from engine.sampling.prediction import PREDICTIONS
 
 SD = DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())
+ZSNR = DiscreteSchedule.from_alphas_cumprod(zero_terminal_snr(scaled_linear_alphas_cumprod()))
 SCHEDULES: dict[str, Schedule] = {
     "sd": SD,
     "lcm": SD.distilled(),
-    "zsnr": SD.zero_terminal_snr(),
+    "zsnr": ZSNR,
     "edm": ContinuousSchedule(0.002, 120.0),
     "v": ContinuousSchedule(0.03, 500.0, "v"),
     "cosmos": ContinuousSchedule(0.002, 80.0, "flow"),
@@ -69,7 +71,7 @@ def test_a_distilled_schedule_has_every_twentieth_timestep_and_the_last() -> Non
 
 
 def test_zero_terminal_snr_keeps_the_first_sigma_and_ends_in_noise() -> None:
-    zsnr = SD.zero_terminal_snr()
+    zsnr = ZSNR
     assert zsnr.sigma_min == pytest.approx(SD.sigma_min, rel=1e-4)
     assert zsnr.sigma_max == pytest.approx(4518.75, rel=1e-4)
 

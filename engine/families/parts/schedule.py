@@ -7,7 +7,7 @@ itself sees is prediction.py's); flow models in their own, where alpha = 1 - sig
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
@@ -19,6 +19,16 @@ Time = Literal["edm", "v", "flow"]
 
 # What abar of the last timestep becomes where it would be 0: sigma stays finite (4518.8).
 ALMOST_NO_SIGNAL = 4.8973451890853435e-08
+
+
+def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
+    """Shifted and scaled so that the last one is all but noise (https://arxiv.org/abs/2305.08891). In float64: the
+    lowest sigma is a difference of numbers near 1."""
+    root = alphas_cumprod.double().sqrt()
+    first, last = root[0].clone(), root[-1].clone()
+    abar = ((root - last) * (first / (first - last))) ** 2
+    abar[-1] = ALMOST_NO_SIGNAL
+    return abar
 
 
 class NoRange(GraphError):
@@ -126,12 +136,7 @@ class DiscreteSchedule(_VarianceExploding):
         return DiscreteSchedule(self.sigmas[stride - 1 :: stride].clone(), stride)
 
     def zero_terminal_snr(self) -> DiscreteSchedule:
-        """Sigmas shifted and scaled so that the last one is all but noise (https://arxiv.org/abs/2305.08891)."""
-        root = (1 / (self.sigmas**2 + 1)).sqrt()
-        first, last = root[0].clone(), root[-1].clone()
-        abar = ((root - last) * (first / (first - last))) ** 2
-        abar[-1] = ALMOST_NO_SIGNAL
-        return replace(self, sigmas=((1 - abar) / abar).sqrt())
+        return self.from_alphas_cumprod(zero_terminal_snr(1 / (self.sigmas.double() ** 2 + 1)))
 
     @property
     def sigma_min(self) -> float:

@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from engine.errors import EaselError
 from engine.workspace import replacing
 from studio.app import App
+from studio.comfy.packs import scripts
 from studio.comfy.requests import empty, path_in
 from studio.comfy.userdata import EditorSettings, user_folder
 from studio.gate import language_of
@@ -91,7 +92,7 @@ def routes(app: App, comfy: Sequence[BaseRoute], again: Sequence[BaseRoute]) -> 
         return JSONResponse({**FIRST_SETTINGS, **stored, **followed(app, request, stored)})
 
     async def extensions(request: Request) -> Response:
-        return JSONResponse(["/extensions/easel/bridge.js"])
+        return JSONResponse(["/extensions/easel/bridge.js", *await run_in_threadpool(scripts, app)])
 
     async def style(request: Request) -> Response:
         own = user_folder(app.workspace) / "user.css"

@@ -19,7 +19,7 @@ def routes(app: App) -> list[BaseRoute]:
         return JSONResponse({"enabled": app.nodes.custom, "packs": app.nodes.packs()})
 
     def extensions(request: Request) -> Response:
-        return JSONResponse([url for name, folder in _web_folders(app).items() for url in _scripts(name, folder)])
+        return JSONResponse(scripts(app))
 
     def extension_file(request: Request) -> Response:
         folder = _web_folders(app).get(request.path_params["pack"])
@@ -39,12 +39,16 @@ def routes(app: App) -> list[BaseRoute]:
     ]
 
 
+def scripts(app: App) -> list[str]:
+    """What the editor loads of packs at its start, relative to the root that it is served from."""
+    return [url for name, folder in _web_folders(app).items() for url in _scripts(name, folder)]
+
+
 def _web_folders(app: App) -> dict[str, Path]:
     """Folders that packs serve to the editor, by pack."""
     return {pack["name"]: Path(pack["web"]) for pack in app.nodes.packs() if pack["web"]}
 
 
 def _scripts(name: str, folder: Path) -> list[str]:
-    """What the editor loads at its start."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.js") if path.is_file())
     return [f"/extensions/{quote(name)}/{quote(file)}" for file in files]

@@ -122,6 +122,17 @@ def test_what_packs_serve_to_the_editor_stays_in_their_folder(client: httpx.Clie
         assert client.get(path).status_code in (400, 404), path
 
 
+def test_the_editor_loads_scripts_of_packs_beside_ours_where_it_finds_its_own(client: httpx.Client) -> None:
+    listed = client.get("/comfy/api/extensions").json()
+    assert listed == ["/extensions/easel/bridge.js", "/extensions/utility/utility.js"]
+    for url in listed:
+        answer = client.get(f"/comfy{url}")
+        assert answer.status_code == 200 and "javascript" in answer.headers["content-type"], url
+    assert client.get("/comfy/scripts/app.js").status_code == 200  # what `../../scripts/app.js` of a script leads to
+    for path in ("utility/..%2f__init__.py", "utility/%2e%2e/%2e%2e/__init__.py", "utility//etc/passwd", "none/x.js"):
+        assert client.get(f"/comfy/extensions/{path}").status_code in (400, 404), path
+
+
 def test_packs_are_off_unless_the_owner_turned_them_on(tmp_path: Path) -> None:
     app = open_app(Workspace(tmp_path), StudioSettings(), job_kinds(), lambda _: None)
     try:

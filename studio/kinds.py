@@ -9,7 +9,7 @@ from engine.dataset.job import MeasureSettings, UnpackSettings
 from engine.graph.job import GenerateSettings
 from engine.jobs.types import JobKind, Priority
 from taggers.settings import TagSettings
-from trainers.settings import TrainSettings
+from trainers.settings import LookSettings, TrainSettings
 
 
 def job_kinds() -> Mapping[str, JobKind]:
@@ -18,6 +18,7 @@ def job_kinds() -> Mapping[str, JobKind]:
         JobKind("tag", "taggers.job:run", TagSettings, Priority.batch, resumable=True),
         JobKind("measure", "engine.dataset.job:run", MeasureSettings, Priority.batch, resumable=True),
         JobKind("unpack", "engine.dataset.job:unpack", UnpackSettings, Priority.interactive, resumable=True),
+        JobKind("look", "trainers.look:run", LookSettings, Priority.interactive),
         JobKind("train", "trainers.job:run", TrainSettings, Priority.train, resumable=True),
     )
     return MappingProxyType({kind.name: kind for kind in kinds})

@@ -8,4 +8,4 @@ from tabs.shell import Pages
 
 
 def build(app: App, pages: Pages) -> None:
-    part("easel-dataset")
+    pages.inputs["dataset.part"] = part("easel-dataset")

@@ -83,6 +83,15 @@ def build(app: App, pages: Pages) -> None:
     components = list(fields.values())
     to_run = "() => document.querySelector('.ez-train .run').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
     start.click(begin, components, None, **quiet).success(None, None, None, js=to_run)
+
+    def tried(event: gr.EventData) -> list[Any]:
+        """Settings that somebody tried out on a dataset."""
+        if event._data.get("name") != "train":
+            return [gr.skip() for _ in names] + [gr.skip()]
+        chosen = {name: shown(value) for name, value in event._data["settings"].items() if name in FIELDS}
+        return [chosen.get(name, gr.skip()) for name in names] + [gr.Tabs(selected="train")]
+
+    pages.inputs["dataset.part"].select(tried, None, [*components, pages.bar], **quiet)  # type: ignore[attr-defined]
     preset.input(apply, preset, components, **quiet)
     what = [fields["model"], fields["dataset"], fields["trigger_word"]]
     pages.page.load(lambda: _choices(app), None, what, **quiet)
@@ -104,6 +113,15 @@ def submit(app: App, form: dict[str, Any], user: str = "") -> str:
     settings = {name: taken(FIELDS[name], value) for name, value in form.items()}
     settings["name"] = free_name(app, settings["name"] or settings["trigger_word"] or settings["dataset"] or "lora")
     return app.submit("train", settings, title=settings["name"], user=user).id
+
+
+def told(app: App) -> dict[str, Any]:
+    """What the form says now, as settings: what was typed, else the preset that it starts with."""
+    found = {preset.name: preset for preset in presets()}
+    first = _first_preset(app, found)
+    start = dict(found[first].settings) if first else {}
+    draft = app.drafts.get("train")
+    return start | {name: taken(FIELDS[name], value) for name, value in draft.items() if name in FIELDS}
 
 
 def free_name(app: App, name: str) -> str:

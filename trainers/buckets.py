@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from trainers.settings import TrainSettings
+
 
 @dataclass(frozen=True, order=True)
 class Bucket:
@@ -19,6 +21,15 @@ class Bucket:
     @property
     def ratio(self) -> float:
         return self.width / self.height
+
+
+def sizes_of(settings: TrainSettings) -> list[Bucket]:
+    """The sizes pictures may have, the square one first."""
+    step = settings.bucket_step
+    side = max(step, round(settings.resolution / step) * step)
+    square = Bucket(side, side)
+    others = make_buckets(settings.resolution, *settings.bucket_range, step) if settings.buckets else []
+    return [square, *(bucket for bucket in others if bucket != square)]
 
 
 def make_buckets(resolution: int, low: int, high: int, step: int) -> list[Bucket]:
@@ -48,6 +59,13 @@ def fit(image: Image.Image, bucket: Bucket) -> Image.Image:
         image = image.resize(size, Image.Resampling.LANCZOS)
     left, top = offset(*size, bucket)
     return image.crop((left, top, left + bucket.width, top + bucket.height))
+
+
+def kept_box(width: int, height: int, bucket: Bucket) -> tuple[float, float, float, float]:
+    """What `fit` leaves of a picture, as shares of its sides (left, top, right, bottom)."""
+    covering = _covering(width, height, bucket)
+    across, down = bucket.width / covering[0], bucket.height / covering[1]
+    return (1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2
 
 
 def offset(width: int, height: int, bucket: Bucket) -> tuple[int, int]:

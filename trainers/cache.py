@@ -9,21 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from engine.dataset.decoding import open_rgb
 from engine.families.base import Clip, TextBatch, Vae
 from engine.models.manager import ModelManager
 from engine.progress import ProgressSink
 from engine.workspace import replacing
-from trainers.buckets import Bucket, fit
 from trainers.data import Item
+from trainers.looks import Look, look_at, look_at_mask
 
 PREPARATION = 1  # raise when pictures or captions are prepared in another way
 
@@ -68,7 +68,7 @@ class Latents:
         """The latent of a picture that has no file."""
         self._given[item.hash] = latent
 
-    def prepare(self, wanted: Sequence[tuple[Item, Bucket, bool]], progress: ProgressSink) -> None:
+    def prepare(self, wanted: Sequence[tuple[Item, Look]], progress: ProgressSink) -> None:
         """Encode what is not there yet, under one lease."""
         if not self._keep:
             return
@@ -76,31 +76,54 @@ class Latents:
         if not missing:
             return
         with self._manager.lease(self._vae.ref) as leased:
-            for index, (item, bucket, flip) in enumerate(missing):
+            for index, (item, look) in enumerate(missing):
                 progress(index, len(missing), Path(item.path).name, phase="cache")
-                self._encode(leased[self._vae.ref], item, bucket, flip)
+                self._encode(leased[self._vae.ref], item, look)
         progress(len(missing), len(missing), phase="cache")
 
-    def get(self, item: Item, bucket: Bucket, flip: bool) -> torch.Tensor:
+    def get(self, item: Item, look: Look) -> torch.Tensor:
         if item.prior:
             return self._given[item.hash]
-        found = self._files.get(*self._key(item, bucket, flip)) if self._keep else None
+        found = self._files.get(*self._key(item, look)) if self._keep else None
         if found:
             return found["latent"]
         with self._manager.lease(self._vae.ref) as leased:
-            return self._encode(leased[self._vae.ref], item, bucket, flip)
+            return self._encode(leased[self._vae.ref], item, look)
 
     @torch.no_grad()
-    def _encode(self, module: torch.nn.Module, item: Item, bucket: Bucket, flip: bool) -> torch.Tensor:
-        pixels = to_pixels(open_rgb(Path(item.path)), bucket, flip)
+    def _encode(self, module: torch.nn.Module, item: Item, look: Look) -> torch.Tensor:
+        pixels = to_pixels(look_at(item, look))
         pixels = pixels.to(self._manager.device.torch, next(module.parameters()).dtype)
         latent = self._vae.family.encode_image(module, self._vae, pixels[None])[0].float().cpu()
         if self._keep:
-            self._files.put({"latent": latent}, *self._key(item, bucket, flip))
+            self._files.put({"latent": latent}, *self._key(item, look))
         return latent
 
-    def _key(self, item: Item, bucket: Bucket, flip: bool) -> tuple[object, ...]:
-        return ("latent", self._vae.ref.key, item.hash, bucket.width, bucket.height, flip)
+    def _key(self, item: Item, look: Look) -> tuple[object, ...]:
+        cut = (item.crop,) if item.crop else ()
+        return ("latent", self._vae.ref.key, item.hash, *look.key, *cut)
+
+
+class Masks:
+    """How much each place of a picture's latent counts, (1, h, w) float32 with mean 1; None where it has no mask."""
+
+    def __init__(self, factor: int, unmasked_weight: float) -> None:
+        self._factor = factor
+        self._least = unmasked_weight
+        self._get = lru_cache(maxsize=4096)(self._read)
+
+    def get(self, item: Item, look: Look) -> torch.Tensor | None:
+        return self._get(item, look) if item.mask else None
+
+    def _read(self, item: Item, look: Look) -> torch.Tensor | None:
+        grey = look_at_mask(item, look)
+        if grey is None:
+            return None
+        size = look.bucket.width // self._factor, look.bucket.height // self._factor
+        share = torch.from_numpy(np.asarray(grey.resize(size, Image.Resampling.BOX), dtype=np.float32) / 255)[None]
+        weight = self._least + (1 - self._least) * share
+        # a mask that leaves nothing would make the loss nothing: then all counts alike
+        return weight / weight.mean() if float(weight.max()) > 0 else torch.ones_like(weight)
 
 
 class Texts:
@@ -141,10 +164,9 @@ class Texts:
         return ("text", [ref.key for ref in self._clip.refs], self._clip.stop_at_layer, caption)
 
 
-def to_pixels(image: Image.Image, bucket: Bucket, flip: bool) -> torch.Tensor:
-    """A picture cut to its bucket as (3, height, width) in -1..1."""
-    image = fit(image, bucket)
-    array = np.asarray(ImageOps.mirror(image) if flip else image, dtype=np.float32)
+def to_pixels(image: Image.Image) -> torch.Tensor:
+    """A picture as (3, height, width) in -1..1."""
+    array = np.asarray(image, dtype=np.float32)
     return torch.from_numpy(array / 127.5 - 1.0).permute(2, 0, 1).contiguous()
 
 

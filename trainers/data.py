@@ -9,13 +9,14 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from engine.dataset.decoding import PICTURE_SUFFIXES, read_facts
 from engine.dataset.export import SIDECAR_SUFFIXES, caption_of, read_caption, rules_of
 from engine.dataset.library import Library
+from engine.dataset.masks import mask_path
 from engine.dataset.pictures import content_hash, scan
 from engine.dataset.view import View
 from engine.errors import CHECK_PATH, InputError, NotFound
@@ -38,7 +39,11 @@ class SharedCaption(InputError):
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a run. Prior pictures have no file: their latents lie in the cache under `hash`."""
+    """One picture of a run. Prior pictures have no file: their latents lie in the cache under `hash`.
+
+    `width` and `height` are those of the crop, where it has one; then `whole` is the picture's own size. `mask` is the
+    file of its mask.
+    """
 
     hash: str
     path: str
@@ -46,16 +51,21 @@ class Item:
     height: int
     caption: str
     prior: bool = False
+    crop: tuple[int, int, int, int] | None = None
+    whole: tuple[int, int] | None = None
+    mask: str = ""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One place of a batch: a picture as it is shown this time. `slot` is its place among those of the whole step."""
+    """One place of a batch: a picture as it is shown this time. `slot` is its place among those of the whole step;
+    `variant` the number of its variant (augment.py), 0 for the picture as it is."""
 
     item: Item
     slot: int
     caption: str
     flip: bool
+    variant: int = 0
 
 
 def read_dataset(
@@ -73,7 +83,7 @@ def read_dataset(
     found = _of_folder(Path(dataset).expanduser(), progress) if absolute else _of_library(workspace, dataset, progress)
     if not found:
         raise NoPictures(dataset=dataset)
-    items = {i.hash: Item(i.hash, i.path, i.width, i.height, with_trigger(i.caption, trigger_word)) for i in found}
+    items = {item.hash: replace(item, caption=with_trigger(item.caption, trigger_word)) for item in found}
     return [items[key] for key in sorted(items)]
 
 
@@ -83,7 +93,9 @@ def freeze(items: Sequence[Item], path: Path) -> None:
 
 
 def thaw(path: Path) -> list[Item]:
-    return [Item(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    pairs = ("crop", "whole")
+    return [Item(**{**row, **{name: tuple(row[name]) for name in pairs if row.get(name)}}) for row in rows]
 
 
 def with_trigger(caption: str, trigger_word: str) -> str:
@@ -168,7 +180,9 @@ class Plan:
 
     def _draw(self, item: Item, step: int, slot: int) -> Draw:
         flip = self.settings.flip and not item.prior and dice(self.settings.seed, "flip", step, slot).random() < 0.5
-        return Draw(item, slot, shown_caption(item, self.settings, step, slot), flip)
+        count = 0 if item.prior or not self.settings.augments else self.settings.augment_variants
+        variant = dice(self.settings.seed, "augment", step, slot).randint(1, count) if count else 0
+        return Draw(item, slot, shown_caption(item, self.settings, step, slot), flip, variant)
 
     def _shuffled(self, epoch: int) -> list[list[int]]:
         batches: list[list[int]] = []
@@ -187,6 +201,7 @@ def _of_library(workspace: Workspace, name: str, progress: ProgressSink) -> list
     with Library(workspace).open(name) as dataset:
         scan(dataset, progress)
         view, rules = View(dataset.store), rules_of(dataset)
+        crops, masks = dataset.store.marks("crop"), dataset.store.marks("mask")
         items = []
         for picture in view.pictures():
             if not picture.path:
@@ -194,7 +209,14 @@ def _of_library(workspace: Workspace, name: str, progress: ProgressSink) -> list
             path = dataset.path(picture.path)
             known = view.tags(picture.id) or view.captions()[view.places([picture.id])[0]]
             caption = caption_of(view, rules, picture) if known else _beside(path)
-            items.append(Item(picture.hash, str(path), picture.width, picture.height, caption))
+            item = Item(picture.hash, str(path), picture.width, picture.height, caption)
+            if picture.id in crops:
+                left, top, right, bottom = crops[picture.id]
+                size = {"width": right - left, "height": bottom - top, "whole": (item.width, item.height)}
+                item = replace(item, crop=(left, top, right, bottom), **size)
+            if picture.id in masks:
+                item = replace(item, mask=str(mask_path(dataset, masks[picture.id])))
+            items.append(item)
         return items
 
 

@@ -7,21 +7,22 @@ import errno
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from engine.errors import DiskFull, SettingsError
+from engine.errors import DiskFull
 from engine.families.base import Components
-from engine.families.discover import family_of
 from engine.jobs.types import JobContext
-from engine.weights.load import open_header
 from engine.workspace import replacing
-from trainers.buckets import Bucket, make_buckets, nearest_bucket
+from trainers.augment import variant_of
+from trainers.base import load_base
+from trainers.buckets import Bucket, nearest_bucket, sizes_of
 from trainers.cache import Latents, TensorFiles, Texts
 from trainers.data import Item, Plan, freeze, read_dataset, thaw
 from trainers.export import describe_lora, export_lora
+from trainers.looks import Look
 from trainers.loop import Trainer
 from trainers.prior import make_prior, prior_prompts
 from trainers.runs import Run, run_of
@@ -33,11 +34,6 @@ STATE_SECONDS = 120.0  # a state is never older than this while steps are shorte
 HEARTBEAT = 2.0
 
 
-class BucketStep(SettingsError):
-    en = "bucket_step is {step}, but sides must be multiples of {factor} for {model}. Choose a multiple of {factor}."
-    zh = "bucket_step 为 {step}，但 {model} 要求边长为 {factor} 的倍数。请选择 {factor} 的倍数。"
-
-
 def run(ctx: JobContext, settings: TrainSettings) -> dict[str, Any]:
     """Train, or go on where the last state of this job's run is. Returns {"lora", "run", "steps", "loss", ...}."""
     folder = run_of(ctx.workspace, settings, ctx.job_id)
@@ -46,18 +42,6 @@ def run(ctx: JobContext, settings: TrainSettings) -> dict[str, Any]:
     with ExitStack() as stack:
         trainer = stack.enter_context(_prepared(ctx, settings, folder, components, items))
         return _Training(ctx, settings, folder, components, items, trainer, stack).run()
-
-
-def load_base(ctx: JobContext, settings: TrainSettings) -> Components:
-    """The checkpoint's parts; only its header is read now."""
-    path = ctx.workspace.model_path("checkpoints", settings.model)
-    allow_pickle = ctx.workspace.allow_pickle
-    family = family_of(open_header(path, allow_pickle=allow_pickle))
-    embeddings = ctx.workspace.model_roots("embeddings")
-    components = family.load_checkpoint(ctx.models, path, embeddings, allow_pickle=allow_pickle)
-    if settings.bucket_step % components.vae.factor:
-        raise BucketStep(step=settings.bucket_step, factor=components.vae.factor, model=settings.model)
-    return components
 
 
 def _pictures(ctx: JobContext, settings: TrainSettings, folder: Run) -> list[Item]:
@@ -79,12 +63,11 @@ def _prepared(
     ctx: JobContext, settings: TrainSettings, folder: Run, components: Components, items: list[Item]
 ) -> Iterator[Trainer]:
     """Everything a step needs: sizes, latents, captions, prior pictures, and the adapters in their last state."""
-    square, *_ = sizes = _sizes(settings)
+    square, *_ = sizes = sizes_of(settings)
     buckets = {item.hash: nearest_bucket(item.width, item.height, sizes) for item in items}
     latents = Latents(ctx.models, components.vae, ctx.workspace.cache / "latents", keep=settings.cache_latents)
-    flips = (False, True) if settings.flip else (False,)
     with _heard(ctx, components.vae.ref.title, "cache"):
-        latents.prepare([(item, buckets[item.hash], flip) for item in items for flip in flips], ctx.progress)
+        latents.prepare([(item, look) for item in items for look in _looks(settings, item, buckets)], ctx.progress)
     prior: list[Item] = []
     if settings.prior_fraction:
         files = TensorFiles(ctx.workspace.cache / "latents")
@@ -214,13 +197,15 @@ class _Training:
         }
 
 
-def _sizes(settings: TrainSettings) -> list[Bucket]:
-    """The sizes pictures may have, the square one first."""
-    step = settings.bucket_step
-    side = max(step, round(settings.resolution / step) * step)
-    square = Bucket(side, side)
-    others = make_buckets(settings.resolution, *settings.bucket_range, step) if settings.buckets else []
-    return [square, *(bucket for bucket in others if bucket != square)]
+def _looks(settings: TrainSettings, item: Item, buckets: Mapping[str, Bucket]) -> list[Look]:
+    """Every way in which a run may show a picture."""
+    flips = (False, True) if settings.flip else (False,)
+    numbers = range(1, settings.augment_variants + 1) if settings.augments else (0,)
+    return [
+        Look(buckets[item.hash], flip, number, variant_of(settings, item.hash, number))
+        for number in numbers
+        for flip in flips
+    ]
 
 
 @contextmanager

@@ -19,9 +19,11 @@ from engine.models.manager import Lease, ModelManager
 from engine.models.threads import threads_for
 from trainers import objective
 from trainers.adapters import TrainedPart, checkpoint_gradients, inject
+from trainers.augment import variant_of
 from trainers.buckets import Bucket, offset
-from trainers.cache import Latents, Texts
+from trainers.cache import Latents, Masks, Texts
 from trainers.data import Draw, Plan
+from trainers.looks import Look
 from trainers.optimizers import make_optimizer
 from trainers.precision import accelerator, resolve
 from trainers.schedule import lr_factor
@@ -61,6 +63,7 @@ class Trainer:
         self._plan = plan
         self._buckets = buckets  # by the picture's hash
         self._latents = latents
+        self._masks = Masks(components.vae.factor, settings.unmasked_weight)
         self._texts = texts  # None: captions are encoded at every step
         self._prediction: Prediction = (
             components.model.prediction if settings.prediction == "auto" else settings.prediction
@@ -182,7 +185,8 @@ class Trainer:
     def _loss(self, step: int, group: list[tuple[Draw, Bucket]], timesteps: torch.Tensor) -> torch.Tensor:
         """Sum of the weighted losses of pictures of one size."""
         settings, device = self.settings, self._manager.device.torch
-        x0 = torch.stack([self._latents.get(draw.item, bucket, draw.flip) for draw, bucket in group])
+        looks = [self._look(draw, bucket) for draw, bucket in group]
+        x0 = torch.stack([self._latents.get(draw.item, look) for (draw, _), look in zip(group, looks, strict=True)])
         noise = torch.stack(
             [
                 objective.draw_noise(settings.seed, step, draw.slot, x.shape, settings.noise_offset)
@@ -199,8 +203,12 @@ class Trainer:
             said = self.components.model.family.predict(
                 self._module("denoiser"), noisy.to(device), t.to(device, torch.float32), text
             )
-        error = (said.float() - wanted.to(device)).square().mean(dim=(1, 2, 3))
-        return (error * weight.to(device)).sum()
+        squared = (said.float() - wanted.to(device)).square()
+        masks = [self._masks.get(draw.item, look) for (draw, _), look in zip(group, looks, strict=True)]
+        if settings.masked_loss and any(mask is not None for mask in masks):
+            everywhere = torch.ones(1, *x0.shape[-2:])
+            squared = squared * torch.stack([everywhere if m is None else m for m in masks]).to(device)
+        return (squared.mean(dim=(1, 2, 3)) * weight.to(device)).sum()
 
     def _told(self, text: TextBatch, group: list[tuple[Draw, Bucket]], latents: torch.Tensor) -> TextBatch:
         """What the model is told beside the caption: how large each picture was, and what its bucket cut off."""
@@ -236,6 +244,9 @@ class Trainer:
         for group, part in zip(self._optimizer.param_groups, self.parts, strict=True):
             group["lr"] = self._base_lr(part) * factor
         return self.settings.learning_rate * factor
+
+    def _look(self, draw: Draw, bucket: Bucket) -> Look:
+        return Look(bucket, draw.flip, draw.variant, variant_of(self.settings, draw.item.hash, draw.variant))
 
     def _bucket(self, draw: Draw) -> Bucket:
         return self._buckets[draw.item.hash]

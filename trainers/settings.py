@@ -232,6 +232,30 @@ class TrainSettings(BaseModel):
         "一半的时间将图片左右镜像。不适用于左右不对称的事物。",
         "pictures",
     )
+    augment_rotation: float = _setting(
+        0.0, "Turn at random", "随机旋转",
+        "Turn pictures by up to so many degrees either way; the corners stay full. For small sets.",
+        "将图片向两侧随机旋转，最多此角度；边角不会留空。适用于小数据集。",
+        "pictures", ge=0, le=45,
+    )
+    augment_scale: float = _setting(
+        0.0, "Look closer at random", "随机放大",
+        "Show a part of the picture, enlarged by up to this share: 0.2 is up to a fifth closer.",
+        "随机截取并放大图片的一部分，最多放大此比例：0.2 表示最多放大五分之一。",
+        "pictures", ge=0, le=1,
+    )
+    augment_colour: float = _setting(
+        0.0, "Vary colours", "随机变色",
+        "Vary brightness, contrast and saturation by up to this share. Not where colours matter.",
+        "随机改变亮度、对比度和饱和度，最多此比例。不适用于颜色重要的情形。",
+        "pictures", ge=0, le=1,
+    )
+    augment_variants: int = _setting(
+        8, "Variants of a picture", "每张图片的变体数",
+        "How many turned, closer or recoloured versions of each picture a run shows. Files are never changed.",
+        "训练时每张图片使用多少个旋转、放大或变色的版本。文件本身不会改变。",
+        "pictures", ge=1, le=1000,
+    )
     caption_dropout: float = _setting(
         0.0, "Caption dropout", "字幕丢弃",
         "How often a picture is shown with an empty caption. It weakens cfg on the concept.",
@@ -271,6 +295,18 @@ class TrainSettings(BaseModel):
         0.0, "Noise offset", "噪声偏移",
         "Adds noise to the mean of each channel: darker and lighter pictures become possible.",
         "向每个通道的均值添加噪声：可生成更暗或更亮的图片。",
+        "objective", ge=0, le=1,
+    )
+    masked_loss: bool = _setting(
+        True, "Use masks", "使用蒙版",
+        "Learn mostly what the masks of pictures leave white; pictures without a mask count everywhere.",
+        "主要学习蒙版中白色的部分；没有蒙版的图片全部计入。",
+        "objective",
+    )
+    unmasked_weight: float = _setting(
+        0.1, "Weight outside masks", "蒙版外权重",
+        "How much the rest of a masked picture counts. A little keeps the ground from falling apart.",
+        "蒙版以外部分的权重。保留少量可避免背景崩坏。",
         "objective", ge=0, le=1,
     )
     stratified_timesteps: bool = _setting(
@@ -429,6 +465,11 @@ class TrainSettings(BaseModel):
         return self.min_bucket or self.resolution // 2, self.max_bucket or self.resolution * 2
 
     @property
+    def augments(self) -> bool:
+        """Whether pictures are shown in variants."""
+        return bool(self.augment_rotation or self.augment_scale or self.augment_colour)
+
+    @property
     def caches_text(self) -> bool:
         possible = not self.train_text_encoder and not self.shuffle_caption
         return self.cache_text == "on" or (self.cache_text == "auto" and possible)
@@ -440,6 +481,17 @@ class TrainSettings(BaseModel):
     def to_toml(self) -> str:
         """As config.toml keeps them; reading that back gives equal settings."""
         return "".join(f"{name} = {_toml(value)}\n" for name, value in self.model_dump().items())
+
+
+class LookSettings(BaseModel):
+    """How many pictures of which training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str = Field(description="Name of the dataset; it stands for the one in `train`.")
+    train: TrainSettings
+    count: int = Field(12, ge=1, le=100, description="Pictures to show.")
+    start: int = Field(0, ge=0, le=1_000_000, description="Step to begin at.")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Tag:
     position: int = 0
 
 
-Encoder = Literal["clip"]
+Encoder = Literal["clip", "t5"]
 
 
 class CaptionRules(BaseModel):
@@ -131,8 +131,8 @@ class CaptionRules(BaseModel):
     )
     max_tokens: dict[Encoder, Annotated[int, Field(ge=0, le=100_000)]] = setting(
         {}, "Most tokens", "词元上限",
-        "By text encoder, such as: clip = 75. Tags go from the end until the caption fits, then words of the text.",
-        "按文本编码器设置，例如：clip = 75。从末尾开始去掉标签，仍不够时再截短文字。",
+        "By text encoder, such as: clip = 75, t5 = 512. Tags go from the end until all fits, then words of the text.",
+        "按文本编码器设置，例如：clip = 75、t5 = 512。从末尾开始去掉标签，仍不够时再截短文字。",
         basic=False,
     )
     # fmt: on

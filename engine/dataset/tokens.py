@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
+from engine.families.parts.t5_tokenizer import t5_tokenizer
 from engine.families.parts.tokenizer import clip_tokenizer
 
 
@@ -13,14 +14,14 @@ class _Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
-TOKENIZERS: dict[str, Callable[[], _Tokenizer]] = {"clip": clip_tokenizer}
+TOKENIZERS: dict[str, Callable[[], _Tokenizer]] = {"clip": clip_tokenizer, "t5": t5_tokenizer}
 
 
 def count_tokens(encoder: str, text: str) -> int:
     """Tokens of a text for one of TOKENIZERS. Captions share tags, so each part between commas is counted once."""
     parts = text.split(", ")
-    if not all(part[:1].isalnum() and part[-1:].isalnum() for part in parts):
-        return _count(encoder, text)  # signs at a comma would be one token with it
+    if encoder != "clip" or not all(part[:1].isalnum() and part[-1:].isalnum() for part in parts):
+        return _count(encoder, text)  # signs at a comma are one token with it, T5 counts the space before a word
     return sum(_count(encoder, part) for part in parts) + (len(parts) - 1) * _count(encoder, ",")
 
 

@@ -25,6 +25,7 @@ from studio.demo.dataset import make_demo_dataset
 from studio.live import dataset_files, dataset_show
 from studio.live.dataset_actions import act
 from studio.live.dataset_asks import Asked, TagLists, ask
+from studio.live.dataset_training import look, training
 from taggers.catalogue import InstalledTagger, installed
 from taggers.forms import captioner_rows
 from taggers.presets import preset, preset_names
@@ -107,6 +108,17 @@ def routes(app: App) -> list[BaseRoute]:
         asked = dict(request.query_params)
         return JSONResponse(await run_in_threadpool(lambda: ask(what, Asked(*opened.get(name), lists, asked))))
 
+    async def trained(request: Request) -> Response:
+        body = await json_object(request)
+
+        def answer() -> dict[str, Any]:
+            dataset, view = opened.get(request.path_params["name"])
+            if request.path_params["what"] == "look":
+                return look(app, dataset, body)
+            return training(app, dataset, view, dict(body.get("changes") or {}))
+
+        return JSONResponse(await run_in_threadpool(answer))
+
     async def change(request: Request) -> Response:
         body = await json_object(request)
         name, action = request.path_params["name"], request.path_params["action"]
@@ -120,6 +132,7 @@ def routes(app: App) -> list[BaseRoute]:
         Route("/datasets/{name}/captions", captions, methods=["GET"]),
         Route("/datasets/{name}/about/{id:int}", about),
         Route("/datasets/{name}/ask/{what}", question),
+        Route("/datasets/{name}/train/{what}", trained, methods=["POST"]),
         *dataset_files.routes(app, opened.get),
         Route("/datasets/{name}/{action}", change, methods=["POST"]),
     ]

@@ -230,3 +230,25 @@ def test_a_zip_over_the_limit_is_refused_and_leaves_nothing(
 
     assert client.post("/studio/datasets/set/archive", content=blocks()).status_code == 413
     assert list(uploads(app.workspace).glob("*")) == []
+
+
+def test_sizes_and_looks_use_the_settings_of_the_train_tab(app: App, client: TestClient, pictures: list[int]) -> None:
+    client.post("/studio/datasets/set/upload", files={"file": ("wide.png", png("white", (200, 50)))})
+    app.drafts.put("train", {"resolution": 64, "bucket_step": 16, "model": "", "sample_prompts": "one\ntwo"})
+    found = client.post("/studio/datasets/set/train/sizes", json={}).json()
+    assert {field["name"]: field["default"] for field in found["fields"]}["resolution"] == 64
+    assert [(b["width"], b["height"], b["n"], b["enlarged"]) for b in found["buckets"]] == [
+        (64, 64, 3, 3),
+        (128, 32, 1, 0),
+    ]
+    assert found["cut"] == []
+    square = client.post("/studio/datasets/set/train/sizes", json={"changes": {"buckets": False}}).json()
+    (cut,) = square["cut"]
+    assert (cut["name"], cut["box"], cut["lost"]) == ("wide.png", [0.375, 0.0, 0.625, 1.0], 0.75)
+
+    queued = client.post("/studio/datasets/set/train/look", json={"changes": {"flip": True}, "count": 3, "start": 2})
+    job = app.jobs.get(queued.json()["job"])
+    assert (job.kind, job.settings["dataset"], job.settings["count"], job.settings["start"]) == ("look", "set", 3, 2)
+    assert (job.settings["train"]["flip"], job.settings["train"]["sample_prompts"]) == (True, ["one", "two"])
+    wrong = client.post("/studio/datasets/set/train/look", json={"changes": {"flp": True}})
+    assert wrong.status_code == 400 and "flip" in wrong.json()["error"]["en"]

@@ -25,9 +25,9 @@ from engine.workflows import LoraChoice, PictureSettings, text_to_image
 from tests.families.tiny import make_tiny_sd1
 from tests.trainers.conftest import Context, tiny_settings
 from trainers import job
+from trainers.base import BucketStep, load_base
 from trainers.cache import Latents
 from trainers.data import NoPictures
-from trainers.job import BucketStep
 from trainers.loop import LossNotFinite
 from trainers.optimizers import NoEightBit
 from trainers.runs import Run, run_of
@@ -274,7 +274,7 @@ def test_nobody_is_let_in_while_the_lora_under_training_acts_on_the_shared_base(
     settings = tiny_settings(
         ctx.workspace, steps=1, sample_every=1, sample_prompts=("a", "b"), sample_steps=3, train_text_encoder=True
     )
-    components = job.load_base(ctx, settings)
+    components = load_base(ctx, settings)
     seen = 0
 
     def look(ctx: Context) -> None:
@@ -341,9 +341,9 @@ def test_pictures_are_encoded_once_for_all_runs_of_one_vae(workspace, registry, 
     encoded: list[str] = []
     encode = Latents._encode
 
-    def counting(self: Latents, module: Any, item: Any, bucket: Any, flip: bool) -> torch.Tensor:
+    def counting(self: Latents, module: Any, item: Any, look: Any) -> torch.Tensor:
         encoded.append(item.hash)
-        return encode(self, module, item, bucket, flip)
+        return encode(self, module, item, look)
 
     monkeypatch.setattr(Latents, "_encode", counting)
     first = Context(workspace, registry, "1")

@@ -9,6 +9,7 @@ import { check } from './check.js';
 import { compare } from './compare.js';
 import { exchange } from './exchange.js';
 import { history } from './history.js';
+import { look } from './look.js';
 import { merging } from './merging.js';
 import { verbs as pictureVerbs } from './picture.js';
 import { review } from './review.js';
@@ -16,7 +17,7 @@ import { rules } from './rules.js';
 import { tagging } from './tagging.js';
 import { verbs as topVerbs } from './top.js';
 
-export const TOOLS = [tagging, merging, review, bulk, rules, compare, check, exchange, history];
+export const TOOLS = [tagging, merging, review, bulk, rules, compare, check, look, exchange, history];
 
 export const VERBS = {
   ...topVerbs,

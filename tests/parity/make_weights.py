@@ -26,6 +26,8 @@ Shape = tuple[int, ...]
 
 CHECKPOINT = "checkpoints/ref_sd15.safetensors"
 SDXL = "checkpoints/ref_sdxl.safetensors"  # 7 GB: made only by the test that wants it
+CONTROLNET = "controlnet/ref_cn15.safetensors"  # as well; make_checkpoint(path, "controlnet15")
+CONTROLNET_DIGEST = "fe4bc565df02c6a3dae0f8e022b066a66f6f280046ddcadb7413d86a7816b077"
 # SHA-256 of what must come out.
 FILES = {
     CHECKPOINT: "0ed2a6cd79d07e846e84457e8788a03e37b50050877fa1bde405db0f118d0f10",
@@ -190,6 +192,10 @@ def _spread(name: str, shape: Shape) -> tuple[float, float]:
         gain = 0.35  # predicted noise of about unit size at cfg 7
     elif name.endswith("decoder.conv_out.weight"):
         gain = 0.5  # pictures spread over -1..1
+    elif "zero_convs" in name or "middle_block_out" in name:
+        gain = 0.5  # what a ControlNet says
+    elif "input_hint_block" in name:
+        gain = 1.4
     return gain / np.sqrt(int(np.prod(shape[1:]))), 0.0
 
 

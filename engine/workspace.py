@@ -42,12 +42,14 @@ class NotWritable(StorageError):
 
 @dataclass(frozen=True)
 class Workspace:
-    """One folder that holds everything of one studio. `extra` adds model roots: {folder: [path, ...]}."""
+    """One folder that holds everything of one studio. `extra` adds model roots, {folder: [path, ...]}, that are searched
+    after our own; those of `first` are searched before."""
 
     root: Path
     extra: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     output_dir: Path | None = None
     allow_pickle: bool = False  # the machine's owner lets pickle files be read (weights_only)
+    first: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
     @property
     def models(self) -> Path:
@@ -114,7 +116,14 @@ class Workspace:
             )
         own = [self.models / name for name in MODEL_FOLDERS[folder]]
         bundled = {"checkpoints": [BUNDLED], "taggers": [BUNDLED]}.get(folder, [])
-        return [p for p in (*own, *self.extra.get(folder, ()), *bundled) if os.path.isdir(p)]
+        roots = (*self.first.get(folder, ()), *own, *self.extra.get(folder, ()), *bundled)
+        return [path for path in dict.fromkeys(roots) if os.path.isdir(path)]
+
+    @property
+    def pack_roots(self) -> list[Path]:
+        """Folders of node packs, in the order they load."""
+        kind = "custom_nodes"
+        return list(dict.fromkeys((*self.first.get(kind, ()), self.root / kind, *self.extra.get(kind, ()))))
 
     def list_models(self, folder: str) -> list[str]:
         """Names relative to their root, with forward slashes, sorted, each once."""

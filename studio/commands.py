@@ -164,14 +164,15 @@ def token(options: argparse.Namespace) -> int:
 
 def _open(options: argparse.Namespace, **more: Any) -> tuple[Workspace, StudioSettings]:
     """The workspace and its settings, with the flags of the command line on top."""
-    from studio.model_paths import read_extra_model_paths
+    from studio.model_paths import ModelPaths, read_extra_model_paths
     from studio.settings import load_settings
 
     root = options.workspace.resolve()
     flags = ("device", "output", "extra_model_paths", "cache")
     settings = load_settings(Workspace(root), **{name: getattr(options, name) for name in flags}, **more)
-    extra = read_extra_model_paths(settings.extra_model_paths) if settings.extra_model_paths else {}
-    return Workspace(root, extra, settings.output.resolve() if settings.output else None), settings
+    more_paths = read_extra_model_paths(settings.extra_model_paths) if settings.extra_model_paths else ModelPaths()
+    output = settings.output.resolve() if settings.output else None
+    return Workspace(root, more_paths.extra, output, first=more_paths.first), settings
 
 
 def _do(

@@ -73,9 +73,8 @@ def _packs(worker: WorkerHandle, registry: Registry) -> Callable[[dict[str, Any]
     def emit(event: str, data: Any, sid: str | None) -> None:
         worker.emit("pack_message", name=event, data=data, sid=sid)
 
-    roots = [worker.workspace.root / "custom_nodes", *worker.workspace.extra.get("custom_nodes", ())]
     host = Host(worker.workspace, worker.models, registry, emit)
-    packs = load_packs(roots, host)
+    packs = load_packs(worker.workspace.pack_roots, host)
     with replacing(worker.workspace.cache / PACKS_FILE, "w") as file:
         json.dump([pack.to_json() for pack in packs], file)
     return lambda payload: told(host, packs, str(payload.get("known", "")))

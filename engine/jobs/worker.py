@@ -229,9 +229,9 @@ def _error(error: BaseException) -> dict[str, Any]:
 
 def _workspace(fields: dict[str, Any]) -> Workspace:
     """From JSON: paths are text there."""
-    extra = {name: tuple(map(Path, paths)) for name, paths in fields["extra"].items()}
+    more = {key: {name: tuple(map(Path, paths)) for name, paths in fields[key].items()} for key in ("extra", "first")}
     output = Path(fields["output_dir"]) if fields["output_dir"] else None
-    return Workspace(**{**fields, "root": Path(fields["root"]), "extra": extra, "output_dir": output})
+    return Workspace(**{**fields, "root": Path(fields["root"]), **more, "output_dir": output})
 
 
 def _load(path: str) -> Any:

@@ -87,7 +87,7 @@ def test_previews_come_as_jpeg(ready: Supervisor, heard: Heard) -> None:
 
 def test_the_worker_has_the_whole_workspace(store: JobStore, tmp_path: Path) -> None:
     extra = {"loras": (tmp_path / "more", tmp_path / "还有")}
-    workspace = Workspace(tmp_path / "space", extra, tmp_path / "out", allow_pickle=True)
+    workspace = Workspace(tmp_path / "space", extra, tmp_path / "out", allow_pickle=True, first={"vae": (tmp_path,)})
     supervisor = Supervisor(store, kinds(), workspace)
     supervisor.start()
     result = supervisor.wait(supervisor.submit("odd", {"what": "where"}).id, PATIENCE).result

@@ -12,7 +12,7 @@ from engine.workspace import Workspace
 from studio.bars import duration, line_of
 from studio.cli import main, parser
 from studio.commands import BadThreshold, BadTool, NotAWorkflow, _read_prompt, _threshold, _tool
-from studio.model_paths import read_extra_model_paths
+from studio.model_paths import ModelPaths, read_extra_model_paths
 from studio.server import _listen, worker_environment
 from studio.settings import MemorySettings, StudioSettings, load_settings
 
@@ -64,22 +64,46 @@ def test_a_byte_order_mark_and_chinese_paths_are_fine(tmp_path: Path) -> None:
 def test_model_paths_of_comfyui_are_read_with_its_older_names(tmp_path: Path) -> None:
     file = tmp_path / "extra.yaml"
     file.write_text(
-        "a:\n  base_path: models here\n  is_default: true\n  checkpoints: checkpoints/\n"
+        "a:\n  base_path: models here\n  checkpoints: checkpoints/\n"
         "  clip: |\n    text\n    models/clip\n  unet: unet\n  custom_nodes: custom_nodes\n  gligen: x\n"
         "b:\n  checkpoints: /abs/ckpt\n  vae:\nc: 3\n"
     )
     here = tmp_path / "models here"
-    assert read_extra_model_paths(file) == {
-        "checkpoints": (here / "checkpoints", Path("/abs/ckpt")),
-        "text_encoders": (here / "text", here / "models" / "clip"),
-        "diffusion_models": (here / "unet",),
-        "custom_nodes": (here / "custom_nodes",),
-    }
+    assert read_extra_model_paths(file) == ModelPaths(
+        {
+            "checkpoints": (here / "checkpoints", Path("/abs/ckpt")),
+            "text_encoders": (here / "text", here / "models" / "clip"),
+            "diffusion_models": (here / "unet",),
+            "custom_nodes": (here / "custom_nodes",),
+        }
+    )
     file.write_text("a: [")
     with pytest.raises(InvalidSetting):
         read_extra_model_paths(file)
     with pytest.raises(NotFound):
         read_extra_model_paths(tmp_path / "none.yaml")
+
+
+def test_default_paths_of_comfyui_are_searched_before_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELS_OF_MINE", str(tmp_path / "mine"))
+    file = tmp_path / "extra.yaml"
+    file.write_text(
+        "a:\n  base_path: $MODELS_OF_MINE\n  is_default: true\n  loras: |\n    one\n\n    two\n"
+        "  custom_nodes: packs\nb:\n  loras: three\n  is_default: false\n"
+    )
+    found = read_extra_model_paths(file)
+    mine = tmp_path / "mine"
+    assert found.first == {"loras": (mine / "two", mine / "one"), "custom_nodes": (mine / "packs",)}
+    assert found.extra == {"loras": (tmp_path / "three",)}
+    space = Workspace(tmp_path / "space", found.extra, first=found.first).create()
+    own = space.models / "loras"
+    for folder in (mine / "two", mine / "one", own, tmp_path / "three"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "same.safetensors").touch()
+        assert space.model_path("loras", "same.safetensors").is_file()
+    assert space.model_roots("loras") == [mine / "two", mine / "one", own, tmp_path / "three"]
+    assert space.model_path("loras", "same.safetensors") == mine / "two" / "same.safetensors"
+    assert space.pack_roots == [mine / "packs", space.root / "custom_nodes"]
 
 
 def test_a_command_that_is_left_out_is_serve() -> None:

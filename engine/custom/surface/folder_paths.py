@@ -35,7 +35,7 @@ class _Folders(MutableMapping[str, FolderEntry]):
         if kind in MODEL_FOLDERS:
             entry = ([str(path) for path in workspace.model_roots(kind)], set(MODEL_SUFFIXES))
         elif kind == "custom_nodes":
-            entry = ([str(workspace.root / "custom_nodes")], set[str]())
+            entry = ([str(path) for path in workspace.pack_roots], set[str]())
         elif kind in _MORE_FOLDERS:
             entry = ([str(workspace.models / kind)], set(supported_pt_extensions))
         else:

@@ -42,8 +42,8 @@ class NotWritable(StorageError):
 
 @dataclass(frozen=True)
 class Workspace:
-    """One folder that holds everything of one studio. `extra` adds model roots, {folder: [path, ...]}, that are searched
-    after our own; those of `first` are searched before."""
+    """One folder that holds everything of one studio. Model roots of others, {folder: [path, ...]}, are searched before
+    our own (`first`) or after them (`extra`)."""
 
     root: Path
     extra: dict[str, tuple[Path, ...]] = field(default_factory=dict)

@@ -88,7 +88,7 @@ def test_a_studio_with_every_flag_does_as_they_say(served_with: Any, tmp_path: P
     app = open_app(workspace, settings, job_kinds(), lambda _: None)
     app.supervisor.start()
     try:
-        assert app.supervisor.wait_ready(PATIENCE)
+        assert app.supervisor.wait_ready(4 * PATIENCE)
         with running(asgi_app(app, with_page=False)) as port, Served(app, port, []).client() as client:
             _does_as_they_say(client, tmp_path)
     finally:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine.families.parts.schedule import Schedule
     from engine.models.manager import ModelManager, ModelRef
     from engine.weights.adapter_kinds import ModuleChange
+    from engine.weights.fused import FusedMap
     from engine.weights.lora import LoraEntry, LoraFile
 
 Part = Literal["denoiser", "text_encoder", "text_encoder_2", "text_encoder_3"]
@@ -311,6 +312,10 @@ class Family(Protocol):
 
     def lora_key(self, model: Model, part: Part, module_name: str) -> str:
         """The kohya key (without suffix) of a module: `lora_unet_down_blocks_0_attentions_0_proj_in`."""
+        ...
+
+    def layout(self, model: Model) -> FusedMap:
+        """How the files of its maker name the denoiser's layers."""
         ...
 
     def read_lora(self, path: Path, model: Model | None, clip: Clip | None, *, allow_pickle: bool = False) -> LoraFile:

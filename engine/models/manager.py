@@ -143,6 +143,18 @@ class ModelManager:
                     entry.last_used = time.monotonic()
                 self._keep_role_caps()
 
+    def nbytes(self, ref: ModelRef) -> int:
+        """Bytes of a model on the device."""
+        return self._entries[ref.key].nbytes
+
+    def fresh(self, ref: ModelRef) -> Loaded:
+        """A copy of a model on the host that nobody shares, read from its file: for making another model of it."""
+        with self._lock:
+            entry = self._entries[ref.key]
+            if self.device.is_host:
+                self._make_room(entry.spec.nbytes, [entry])
+            return self._load(entry.spec)
+
     def budget(self) -> int:
         """Bytes we may use in all on the device now."""
         room = self.device.free() + self.device.allocated(self._resident())

@@ -1,4 +1,4 @@
-"""Recorded ControlNets and tiles on SD 1.5: latents within 2e-5, pictures within 2 levels."""
+"""Recorded ControlNets, tiles and merges on SD 1.5: latents within 2e-5, pictures within 2 levels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.workspace import Workspace
 from tests.parity.harness import Harness
 from tests.parity.make_weights import CONTROLNET, CONTROLNET_DIGEST, digest, make_checkpoint
 
-CASES = ("controlnet_adv", "controlnet_apply_old", "vae_tiled")
+CASES = ("controlnet_adv", "controlnet_apply_old", "vae_tiled", "merge_simple_lora")
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 
@@ -35,5 +35,5 @@ def test_case(name: str, harness: Harness) -> None:
     harness.check(name)
 
 
-def test_all_3_cases_ran(harness: Harness) -> None:
-    assert harness.ran == set(CASES) and len(CASES) == 3
+def test_all_4_cases_ran(harness: Harness) -> None:
+    assert harness.ran == set(CASES) and len(CASES) == 4

@@ -12,12 +12,11 @@ from contextlib import ExitStack, contextmanager
 from math import prod
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.families.base import Adapter
-from engine.families.parts.layers import Stored, unpacked
+from engine.families.parts.layers import Stored, dense_weight
 from engine.weights.adapter_kinds import Change, LowRank, ModuleChange
 from engine.weights.lora import LoraEntry
 
@@ -67,21 +66,33 @@ def _only_branches(layer: nn.Module, entries: Iterable[Acting]) -> bool:
     return isinstance(layer, nn.Linear | nn.Conv2d) and all(isinstance(entry, LoraEntry) for entry, _ in entries)
 
 
-def _make(layer: nn.Module, entries: Iterable[Acting], stack: ExitStack) -> None:
-    """Put a weight, and a bias where one changes, of the layer's own into it until the stack unwinds."""
+def changed_weights(module: nn.Module, adapters: Iterable[Adapter]) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """(layer, "weight" or "bias", what the adapters make of it in float32), one after another; nothing is changed."""
+    for name, entries in _by_module(adapters).items():
+        layer = _named(module, name)
+        for parameter, value in _changed(layer, entries):
+            yield layer, parameter, value
+
+
+def _changed(layer: nn.Module, entries: Iterable[Acting]) -> Iterator[tuple[str, Tensor]]:
     changes = [(entry if isinstance(entry, ModuleChange) else _change(entry), strength) for entry, strength in entries]
-    bias = layer._parameters.get("bias")
-    weight = unpacked(layer, torch.float32) if isinstance(layer, Stored) else layer.get_parameter("weight")
-    made = _applied(weight, [(change, s) for entry, s in changes for change in entry.weight])
-    if isinstance(layer, Stored):
-        stack.callback(setattr, layer, "plain", layer.plain)
-        layer.plain = made
-    else:
-        _stand_in(layer, "weight", made.to(weight.dtype), stack)
+    weight, bias = dense_weight(layer), layer._parameters.get("bias")
+    yield "weight", _applied(weight, [(change, s) for entry, s in changes for change in entry.weight]).float()
     of_bias = [(change, s) for entry, s in changes for change in entry.bias]
     if of_bias:
         plain = weight.new_zeros(weight.shape[0]) if bias is None else bias
-        _stand_in(layer, "bias", _applied(plain, of_bias).to(plain.dtype), stack)
+        yield "bias", _applied(plain, of_bias).float()
+
+
+def _make(layer: nn.Module, entries: Iterable[Acting], stack: ExitStack) -> None:
+    """Put a weight, and a bias where one changes, of the layer's own into it until the stack unwinds."""
+    for name, made in _changed(layer, entries):
+        if name == "weight" and isinstance(layer, Stored):
+            stack.callback(setattr, layer, "plain", layer.plain)
+            layer.plain = made
+            continue
+        kept = layer._parameters.get(name)
+        _stand_in(layer, name, made.to((layer.get_parameter("weight") if kept is None else kept).dtype), stack)
 
 
 def _change(entry: LoraEntry) -> ModuleChange:

@@ -23,6 +23,7 @@ from engine.families.parts.stored import StoredPart, stored_clip, stored_vae
 from engine.families.parts.text_encoder import TextEncoder
 from engine.families.parts.tokenizer import clip_tokenizer, tokenizer_from_json
 from engine.weights import keymaps, lora
+from engine.weights.fused import FusedMap
 from engine.weights.header import Header
 from engine.weights.identify import TITLES, lora_family
 from engine.weights.lora_dit import denoiser_names, t5_names
@@ -123,6 +124,9 @@ class DitFamily(Family):
         if name != T5_NAME:
             module_name = keymaps.clip_text_map().to_ldm(module_name) or module_name
         return lora.kohya_name(f"lora_te{number}", module_name)
+
+    def layout(self, model: Model) -> FusedMap:
+        return self.kind.layout(model.config)
 
     def read_lora(
         self, path: Path, model: Model | None, clip: Clip | None, *, allow_pickle: bool = False

@@ -86,6 +86,22 @@ def dense_weight(layer: nn.Module) -> Tensor:
     return unpacked(layer, torch.float32) if isinstance(layer, Stored) else layer.get_parameter("weight")
 
 
+def unpack_all(module: nn.Module) -> None:
+    """Plain layers in the place of those that keep their weights stored, in the type of the other parameters."""
+    stored = list(stored_layers(module))
+    own = {id(layer.weight) for _, layer in stored}
+    others = (p.dtype for p in module.parameters() if id(p) not in own and p.is_floating_point())
+    dtype = next(others, torch.float32)
+    for name, layer in stored:
+        parent, _, leaf = name.rpartition(".")
+        with torch.device("meta"):
+            plain = _plain_like(layer)
+        plain.weight = nn.Parameter(unpacked(layer, dtype), requires_grad=False)
+        if layer._parameters.get("bias") is not None:
+            plain.register_parameter("bias", layer._parameters["bias"])
+        setattr(module.get_submodule(parent), leaf, plain.eval())
+
+
 class _Unpacked(torch.autograd.Function):
     """x W^T + b. The way back unpacks W again, so that a training keeps no layer in the type it runs in."""
 
@@ -97,6 +113,16 @@ class _Unpacked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0] @ unpacked(ctx.layer, grads[0].dtype), None
+
+
+def _plain_like(layer: Stored) -> nn.Linear | nn.Conv2d | nn.Embedding:
+    if isinstance(layer, StoredLinear):
+        return nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+    if isinstance(layer, StoredEmbedding):
+        return nn.Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
+    options: Any = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    options |= {"groups": layer.groups, "bias": layer.bias is not None, "padding_mode": layer.padding_mode}
+    return nn.Conv2d(layer.in_channels, layer.out_channels, cast(Any, layer.kernel_size), **options)
 
 
 def _stored_like(layer: nn.Module, storage: Storage) -> Stored:

@@ -24,6 +24,7 @@ from engine.families.parts.text_encoder import ALONE, TextEncoder, kind_of, plac
 from engine.families.parts.tokenizer import ClipTokenizer, clip_tokenizer, tokenizer_from_json
 from engine.families.parts.unet_kind import VAE_PREFIXES, UNetFacts, UNetKind, factor_of
 from engine.weights import keymaps, lora
+from engine.weights.fused import FusedMap
 from engine.weights.header import Header
 from engine.weights.identify import TITLES, lora_family
 
@@ -203,6 +204,9 @@ class UNetFamily:
             return lora.kohya_name("lora_unet", module_name)
         number = str(TEXT_PARTS.index(part) + 1) if len(self.kind.encoders) > 1 else ""
         return lora.kohya_name(f"lora_te{number}", keymaps.clip_text_map().to_ldm(module_name) or module_name)
+
+    def layout(self, model: Model) -> FusedMap:
+        return FusedMap(keymaps.unet_map(model.config), {})
 
     def read_lora(
         self, path: Path, model: Model | None, clip: Clip | None, *, allow_pickle: bool = False

@@ -1,4 +1,4 @@
-"""Nodes for Stable Diffusion 3, and the empty latent of models with 16 channels."""
+"""Nodes for Stable Diffusion 3: prompts for its three encoders, and the empty latent of models with 16 channels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated, Any
 import torch
 
 from engine.graph.limits import MAX_BATCH, MAX_SIDE
-from engine.graph.node import In, NodeContext, Out, node
+from engine.graph.node import CLIP, In, NodeContext, Out, node
+from engine.nodes.conditioning import conditioning_of, encoded
 
 PIXELS_PER_CELL, CHANNELS = 8, 16
+
+Text = Annotated[str, In("STRING", multiline=True, dynamic_prompts=True)]
 
 
 @node(
@@ -28,3 +31,25 @@ def empty_sd3_latent_image(
     """Zeros of 16 channels, as SD3 and Flux have them."""
     cells = (height // PIXELS_PER_CELL, width // PIXELS_PER_CELL)
     return ({"samples": torch.zeros(batch_size, CHANNELS, *cells)},)
+
+
+@node(
+    "CLIPTextEncodeSD3",
+    title="CLIPTextEncodeSD3",
+    title_zh="CLIP 文本编码（SD3）",
+    category="advanced/conditioning",
+    outputs=[Out("CONDITIONING")],
+)
+def clip_text_encode_sd3(
+    ctx: NodeContext,
+    clip: CLIP,
+    clip_l: Text,
+    clip_g: Text,
+    t5xxl: Text,
+    empty_padding: Annotated[str, In(["none", "empty_prompt"])],
+) -> tuple[list[list[Any]]]:
+    """A prompt for each encoder. "none": an encoder without one is left out, instead of encoding an empty prompt."""
+    texts = {"l": clip_l, "g": clip_g, "t5xxl": t5xxl}
+    if empty_padding == "none":
+        texts = {name: text for name, text in texts.items() if text}
+    return (conditioning_of(encoded(ctx, clip, texts)),)

@@ -135,7 +135,7 @@ def read_header(path: Path) -> Header:
     return Header(Path(path), tensors, metadata, status.st_size, digest)
 
 
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer")
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer")
 
 
 def read_folder(path: Path) -> Header:

@@ -66,6 +66,8 @@ def identify(header: Header) -> FileInfo:
         return FileInfo("text_encoder", "", title)
     if "input_blocks.0.0.weight" in names or "conv_in.weight" in names or _has(names, "double_blocks."):
         return FileInfo("denoiser", "flux" if _has(names, "double_blocks.") else "", title)
+    if _has(names, "joint_blocks."):
+        return FileInfo("denoiser", "sd3", title)
     if len(names) <= 8 and all(1 <= len(t.shape) <= 2 for t in names.values()) and names:
         return FileInfo("embedding", _TEXT_WIDTHS.get(next(iter(names.values())).shape[-1], ""), title)
     return FileInfo("unknown", "", title)

@@ -108,8 +108,8 @@ def tiny_clip(name: str) -> CLIPTextModel:
     return model
 
 
-def tiny_t5() -> T5EncoderModel:
-    config = T5Config(vocab_size=32128, d_model=48, d_kv=8, d_ff=64, num_heads=4, num_layers=2, dropout_rate=0.0,
+def tiny_t5(width: int = 48) -> T5EncoderModel:
+    config = T5Config(vocab_size=32128, d_model=width, d_kv=8, d_ff=64, num_heads=4, num_layers=2, dropout_rate=0.0,
                       relative_attention_num_buckets=8, feed_forward_proj="gated-gelu")  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
@@ -158,3 +158,24 @@ def make_flux_checkpoint(path: Path, module: nn.Module | None = None) -> Path:
     tensors |= clip_tensors(tiny_clip("l"), "text_encoders.clip_l.transformer.")
     tensors |= t5_tensors(tiny_t5(), "text_encoders.t5xxl.transformer.")
     return save(tensors | ae_tensors(tiny_ae(), "vae."), path)
+
+
+SD3_TEXT = 96  # T5's width of the checkpoint below: the two CLIPs side by side, 24 and 40, fit into it
+
+
+def tiny_projection() -> Tensor:
+    """CLIP-G's, of its pooled text."""
+    return torch.randn(40, 40, generator=torch.Generator().manual_seed(11))
+
+
+def make_sd3_checkpoint(path: Path, config: Mapping[str, Any] = SD3, encoders: tuple[str, ...] = ("l", "g", "t5")):
+    """All in one file, as sd3_medium_incl_clips_t5xxlfp8 has it; without text encoders, as sd3_medium."""
+    tensors = in_file_layout(tiny_sd3(config={**config, "joint_attention_dim": SD3_TEXT}), "model.diffusion_model.")
+    for name in encoders:
+        if name == "t5":
+            tensors |= t5_tensors(tiny_t5(SD3_TEXT), "text_encoders.t5xxl.transformer.")
+        else:
+            tensors |= clip_tensors(tiny_clip(name), f"text_encoders.clip_{name}.transformer.")
+    if "g" in encoders:
+        tensors["text_encoders.clip_g.transformer.text_projection.weight"] = tiny_projection()
+    return save(tensors | ae_tensors(tiny_ae(), "first_stage_model."), path)

@@ -14,12 +14,14 @@ from engine.workspace import Workspace
 from tests.parity.harness import HERE, Harness
 from tests.parity.make_weights import make_all
 
+KINDS = ("checkpoints", "loras", "diffusion_models", "text_encoders", "vae")
+
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     kept = os.environ.get("EASEL_PARITY_MODELS")
     models = make_all(Path(kept) if kept else tmp_path_factory.mktemp("models"))
-    space = Workspace(tmp_path_factory.mktemp("workspace"), extra={k: (models / k,) for k in ("checkpoints", "loras")})
+    space = Workspace(tmp_path_factory.mktemp("workspace"), extra={kind: (models / kind,) for kind in KINDS})
     space.create()
     shutil.copytree(HERE / "inputs", space.input, dirs_exist_ok=True)
     shutil.copytree(models / "embeddings", space.models / "embeddings", dirs_exist_ok=True)

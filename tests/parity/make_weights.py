@@ -47,7 +47,7 @@ def make_all(models: Path) -> Path:
     if not all((models / name).is_file() for name in FILES):
         make_loras(models / "loras")
         vectors = _normal("ref_ti", "e", (2, 768), 0.5)
-        _write(models / "embeddings" / "ref_ti.safetensors", {"emb_params": vectors})
+        write_tensors(models / "embeddings" / "ref_ti.safetensors", {"emb_params": vectors})
     return models
 
 
@@ -56,14 +56,17 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def make_checkpoint(path: Path, model: str = "sd15") -> None:
+def make_checkpoint(path: Path, model: str = "sd15", keep: Callable[[str], bool] = lambda name: True) -> None:
+    """Tensors that are not kept are zeros, which are holes of the file and take no room on the disk."""
     layout = json.loads(gzip.decompress((HERE / "layouts" / f"{model}.json.gz").read_bytes()))
     shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in layout}
     kinds = {name: "int64" if name.endswith("position_ids") else "float16" for name in shapes}
 
-    def tensors() -> Iterator[tuple[str, Array]]:
+    def tensors() -> Iterator[tuple[str, Array | None]]:
         for name, shape in shapes.items():
-            if kinds[name] == "int64":
+            if not keep(name):
+                yield name, None
+            elif kinds[name] == "int64":
                 yield name, np.arange(shape[-1], dtype=np.int64).reshape(shape)
             else:
                 std, mean = _spread(name, shape)
@@ -74,19 +77,19 @@ def make_checkpoint(path: Path, model: str = "sd15") -> None:
 
 def make_loras(folder: Path) -> None:
     """One LoRA in kohya's names (rank 4, alpha 2), one in three other dialects (attention only, rank 8, no alpha)."""
-    _write(folder / "ref_sd15_kohya.safetensors", _kohya("ref_sd15_kohya.safetensors"))
+    write_tensors(folder / "ref_sd15_kohya.safetensors", _kohya("ref_sd15_kohya.safetensors"))
     peft = _peft("ref_sd15_peft.safetensors")
-    _write(folder / "ref_sd15_peft.safetensors", peft)
+    write_tensors(folder / "ref_sd15_peft.safetensors", peft)
     unet = {key.removeprefix("unet."): value for key, value in peft.items() if key.startswith("unet.")}
-    _write(folder / "ref_sd15_diffusers_old.safetensors", dict(_renamed(unet, _old_key)))
-    _write(folder / "ref_sd15_ldm_names.safetensors", dict(_renamed(unet, _ldm_key)))
+    write_tensors(folder / "ref_sd15_diffusers_old.safetensors", dict(_renamed(unet, _old_key)))
+    write_tensors(folder / "ref_sd15_ldm_names.safetensors", dict(_renamed(unet, _ldm_key)))
 
 
 def _kohya(file: str) -> dict[str, Array]:
     out: dict[str, Array] = {}
 
     def add(prefix: str, name: str, to: int, of: int, kernel: int) -> None:
-        down, up = _pair(file, name, to, of, kernel, 4, 0.6)
+        down, up = lora_pair(file, name, to, of, kernel, 4, 0.6)
         base = prefix + name.replace(".", "_")
         out[f"{base}.lora_down.weight"], out[f"{base}.lora_up.weight"] = down, up
         out[f"{base}.alpha"] = np.array(2.0, np.float16)
@@ -103,7 +106,7 @@ def _peft(file: str) -> dict[str, Array]:
     unet = [(f"unet.{n}", n, to, of) for n, to, of, kernel in _unet_targets() if not kernel and ".ff." not in n]
     text = [(f"text_encoder.{n}", n, to, of) for n, to, of in _text_targets() if ".mlp." not in n]
     for key, name, to, of in (*unet, *text):
-        down, up = _pair(file, name, to, of, 0, 8, 0.3)
+        down, up = lora_pair(file, name, to, of, 0, 8, 0.3)
         out[f"{key}.lora_A.weight"], out[f"{key}.lora_B.weight"] = down, up
     return out
 
@@ -165,7 +168,7 @@ def _text_targets() -> Iterator[tuple[str, int, int]]:
         yield f"{block}.mlp.fc2", 768, 3072
 
 
-def _pair(file: str, name: str, to: int, of: int, kernel: int, rank: int, gain: float) -> tuple[Array, Array]:
+def lora_pair(file: str, name: str, to: int, of: int, kernel: int, rank: int, gain: float) -> tuple[Array, Array]:
     down_shape, up_shape = ((kernel, kernel), (1, 1)) if kernel else ((), ())
     std = 1 / np.sqrt(of * (kernel * kernel if kernel else 1))
     down = _normal(file, f"{name}.down", (rank, of, *down_shape), std)
@@ -175,19 +178,25 @@ def _pair(file: str, name: str, to: int, of: int, kernel: int, rank: int, gain: 
 
 def _spread(name: str, shape: Shape) -> tuple[float, float]:
     """(standard deviation, mean) of a tensor of the model."""
-    if "token_embedding" in name:
-        return 0.5, 0.0
     if not shape:
         return 0.0, 4.6052  # logit_scale
+    if "token_embedding" in name or name == "shared.weight" or "relative_attention_bias" in name:
+        return 0.5, 0.0
     if "position_embedding" in name or "positional_embedding" in name:
         return 0.1, 0.0
+    if "pos_embed" in name:
+        return 0.2, 0.0
     if len(shape) == 1:
-        return (0.1, 1.0) if name.endswith(".weight") else (0.02, 0.0)  # norms; biases
+        return (0.1, 1.0) if name.endswith((".weight", ".scale")) else (0.02, 0.0)  # norms; biases
     gain = 1.0
     if ".attn2.to_q" in name or ".attn2.to_k" in name:
         gain = 1.5  # peaky cross attention, so that prompts matter
     elif ".attn2.to_out" in name:
         gain = 2.0
+    elif "mod.lin" in name or "adaLN_modulation" in name:
+        gain = 0.5
+    elif "SelfAttention.q" in name or "SelfAttention.k" in name:
+        gain = 0.35  # T5 does not divide before its softmax
     elif name.endswith("diffusion_model.out.2.weight"):
         gain = 0.35  # predicted noise of about unit size at cfg 7
     elif name.endswith("decoder.conv_out.weight"):
@@ -208,17 +217,21 @@ def _normal(file: str, name: str, shape: Shape, std: float, mean: float = 0.0) -
     return drawn.reshape(shape)
 
 
-def _write(path: Path, tensors: Mapping[str, Array]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Array]) -> None:
     kinds = {name: (str(tensor.dtype), tensor.shape) for name, tensor in tensors.items()}
     _write_stream(path, kinds, iter(tensors.items()))
 
 
-def _write_stream(path: Path, kinds: Mapping[str, tuple[str, Shape]], tensors: Iterator[tuple[str, Array]]) -> None:
-    """A safetensors file whose tensors come one after another, in the order of `kinds`."""
+def _write_stream(
+    path: Path, kinds: Mapping[str, tuple[str, Shape]], tensors: Iterator[tuple[str, Array | None]]
+) -> None:
+    """A safetensors file whose tensors come one after another, in the order of `kinds`; None leaves a hole."""
     header: dict[str, object] = {}
+    offsets: dict[str, int] = {}
     end = 0
     for name, (dtype, shape) in kinds.items():
         start, end = end, end + int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        offsets[name] = start
         header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -226,8 +239,12 @@ def _write_stream(path: Path, kinds: Mapping[str, tuple[str, Shape]], tensors: I
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for _, tensor in tensors:
-            file.write(np.ascontiguousarray(tensor).tobytes())
+        start = file.tell()
+        for name, tensor in tensors:
+            if tensor is not None:
+                file.seek(start + offsets[name])
+                file.write(np.ascontiguousarray(tensor).tobytes())
+        file.truncate(start + end)
     part.replace(path)
 
 

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from engine.dataset.library import Library
 from engine.workspace import Workspace
 from tests.browser.conftest import Studio, open_page, open_tab, start_studio, until
+from tests.taggers.synthetic import write_wd
 
 pytestmark = [pytest.mark.browser]
 MANY = 10_000
@@ -66,6 +67,76 @@ def test_a_review_by_keyboard_is_undone_after_a_restart(chromium: Browser, tmp_p
         page.context.close()
     finally:
         studio.stop()
+
+
+def test_a_review_session_from_two_taggers_to_files(chromium: Browser, tmp_path: Path) -> None:
+    """Tag with two taggers, accept and reject by keyboard, replace in many, undo, restart, undo again, export."""
+    workspace = tmp_path / "workspace"
+    folder = workspace / "datasets" / "set"
+    folder.mkdir(parents=True)
+    for i, colour in enumerate(("red", "blue")):
+        Image.new("RGB", (128, 128), colour).save(folder / f"{i}.png")
+    write_wd(workspace / "models" / "taggers" / "colours")
+    studio = start_studio(workspace)
+    try:
+        studio.wait_for_worker()
+        studio.post("/studio/datasets/set/rules", {"order": "alphabet"})
+        page, said = open_page(chromium, studio)
+        open_tab(page, "dataset")
+        for tagger in ("colours", "tagger"):
+            page.locator(".ez-tools [data-tool=tag]").click()
+            page.select_option("form[data-act=runtagger] select[name=tagger]", tagger)
+            page.locator("form[data-act=runtagger] button.primary").click()
+            until(lambda name=tagger: f"tagger:{name}" in sources(studio), 60)
+        expect(page.locator("easel-dataset .job .state:not(.who)")).to_have_text("done", timeout=60_000)
+
+        page.locator("easel-dataset .cell").first.click()
+        expect(page.locator("aside .ez-tags li.on")).to_have_count(8)
+        for key in "aar":  # red background, one; not red theme
+            page.keyboard.press(key)
+        until(lambda: studio.get("/studio/datasets/set")["undo"] == "− red theme", 20)
+        page.keyboard.press("n")
+        expect(page.locator("aside .sub").first).to_contain_text("1.png")
+        page.keyboard.press("r")
+        until(lambda: studio.get("/studio/datasets/set")["undo"] == "− blue background", 20)
+
+        page.locator(".ez-tools [data-tool=bulk]").click()
+        page.select_option("form[data-act=bulkpreview] select[name=action]", "replace")
+        page.fill("form[data-act=bulkpreview] [name=find]", "one")
+        page.fill("form[data-act=bulkpreview] [name=replace]", "single card")
+        page.locator("form[data-act=bulkpreview] button").click()
+        expect(page.locator(".tool .changes tr")).to_have_count(2)
+        page.locator("[data-act=bulkapply]").click()
+        until(lambda: all("single card" in text for text in captions(studio)), 20)
+        page.locator("[data-act=undo]").click()
+        until(lambda: all("single card" not in text for text in captions(studio)), 20)
+        assert said == []
+        page.context.close()
+        studio.stop()
+
+        studio = start_studio(workspace)
+        page, said = open_page(chromium, studio)
+        open_tab(page, "dataset")
+        page.locator("easel-dataset .cell").first.click()
+        page.keyboard.press("Control+z")
+        until(lambda: "blue background" in captions(studio)[1], 20)
+        page.locator(".ez-tools [data-tool=exchange]").click()
+        page.locator("form[data-act=export] button.primary").click()
+        until(lambda: (folder / "1.txt").is_file(), 20)
+        assert (folder / "0.txt").read_bytes() == (
+            b"fate (series), o_o, one, red background, small, artoria pendragon (fate)"
+        )
+        assert (folder / "1.txt").read_bytes() == (
+            b"blue background, blue theme, fate (series), o_o, one, small, artoria pendragon (fate)"
+        )
+        assert said == []
+        page.context.close()
+    finally:
+        studio.stop()
+
+
+def sources(studio: Studio) -> set[str]:
+    return {f"tagger:{source['name']}" for source in studio.get("/studio/datasets/set")["sources"]}
 
 
 def test_ten_thousand_pictures_keep_the_grid_small(chromium: Browser, furnished: Studio) -> None:

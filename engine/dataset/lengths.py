@@ -7,6 +7,8 @@ the last tag ends in a sign the sum is one too small.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from engine.dataset.captions import CaptionRules, Tag, caption, mentions, tag_list
@@ -21,12 +23,10 @@ def token_counts(view: View, rules: CaptionRules, encoder: str) -> np.ndarray:
         return np.array([count_tokens(encoder, caption(rules, view.tags(p.id), text)) for p, text in pairs], int)
     separator = rules.separator.rstrip()
     comma = count_tokens(encoder, separator)
-    alone = rules.model_copy(update={"trigger_word": ""})
-    first = {rules.trigger_word} if rules.trigger_word else set()
+    words = rules.model_dump_json()
 
     def weigh(name: str, category: str) -> float:
-        written = [word for word in tag_list(alone, [Tag(name, category)]) if word not in first]
-        return sum(count_tokens(encoder, word + separator) for word in written)
+        return _tokens_of(words, encoder, name, category)
 
     texts = [" ".join(text.split()) if rules.parts != "tags" else "" for text in view.captions()]
     tags = view.sums(weigh) if rules.parts != "caption" else np.zeros(len(texts))
@@ -37,3 +37,16 @@ def token_counts(view: View, rules: CaptionRules, encoder: str) -> np.ndarray:
         trigger[~np.array(told, bool)] = count_tokens(encoder, rules.trigger_word + separator)
     total = tags + prose + trigger
     return np.maximum(0, total - comma * (total > 0)).astype(int)
+
+
+@lru_cache(maxsize=200_000)
+def _tokens_of(rules: str, encoder: str, name: str, category: str) -> int:
+    """Tokens of one tag as it is written, with what separates it from the next; 0 where it is left out."""
+    told = _read(rules)
+    written = tag_list(told, [Tag(name, category)])
+    return sum(count_tokens(encoder, word + told.separator.rstrip()) for word in written)
+
+
+@lru_cache(maxsize=8)
+def _read(rules: str) -> CaptionRules:
+    return CaptionRules.model_validate_json(rules)

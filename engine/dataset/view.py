@@ -90,6 +90,7 @@ class View:
         self._revision = -1
         self._pictures: list[Picture] = []
         self._captions: list[str] = []
+        self._measures: dict[int, dict[str, Any]] = {}
         self._place: dict[int, int] = {}
         self._words = Words([], [])
         self._ids: dict[str, int] = {}
@@ -301,13 +302,12 @@ class View:
     def measured(self, what: str) -> np.ndarray:
         """A number that was measured of each picture, by place; NaN where it was not."""
         with self._fresh():
-            known = self.store.measures()
-            return np.array([known.get(p.id, {}).get(what, np.nan) for p in self._pictures], float)
+            return np.array([self._measures.get(p.id, {}).get(what, np.nan) for p in self._pictures], float)
 
     def near_copies(self) -> np.ndarray:
         """The group of near copies each measured picture is in, by place; -1 for none."""
         with self._fresh():
-            known = self.store.measures()
+            known = self._measures
             rows = [(i, known[p.id]) for i, p in enumerate(self._pictures) if p.id in known]
             hashes, mirrored = (np.array([m[key] for _, m in rows], np.uint64) for key in ("phash", "mirrored"))
             state = hashes.tobytes()
@@ -417,6 +417,7 @@ class View:
         self._pictures = self.store.pictures()
         texts = dict(self.store.rows("SELECT p.id, c.text FROM pictures p JOIN captions c ON c.id=p.caption"))
         self._captions = [texts.get(p.id, "") for p in self._pictures]
+        self._measures = self.store.measures()
         self._place = {p.id: i for i, p in enumerate(self._pictures)}
         return before != [p.id for p in self._pictures]
 

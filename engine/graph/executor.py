@@ -23,6 +23,7 @@ from engine.graph.context import CallContext, RunContext
 from engine.graph.dynprompt import DynPrompt
 from engine.graph.errors import DependencyCycle, MissingSlot, NodeFailed, NotLazy, OutOfMemory, is_out_of_memory
 from engine.graph.links import is_link
+from engine.graph.loops import Folded, folded
 from engine.graph.node import Blocker
 from engine.graph.order import RunOrder
 from engine.graph.plan import Node, Plan
@@ -65,16 +66,18 @@ class Executor:
         """Run the `outputs` of a validated prompt and what they need. Errors of nodes and interrupts are in the
         Outcome, not raised."""
         self.bound = {key: bound for key, bound in self.bound.items() if key[0].partition(".")[0] in prompt}
-        execution = _Execution(self, prompt, ctx, listener)
+        loopless = folded(prompt, outputs, self.registry)
+        execution = _Execution(self, loopless, ctx, listener)
         with self._guard():
-            return execution.run(outputs)
+            return execution.run(loopless.outputs)
 
 
 class _Execution:
-    def __init__(self, executor: Executor, prompt: Mapping[str, Any], ctx: RunContext, listener: Listener) -> None:
+    def __init__(self, executor: Executor, loopless: Folded, ctx: RunContext, listener: Listener) -> None:
         self.cache = executor.cache
         self.bound = executor.bound
-        self.prompt = prompt
+        self.prompt = prompt = loopless.prompt
+        self.later = loopless.outside  # what loops will ask for, if they have a use for it
         self.ctx = ctx
         self.listener = listener
         self.plan = Plan(prompt, executor.registry, self._fingerprint, salt="draft" if ctx.draft else "")
@@ -90,7 +93,7 @@ class _Execution:
         self._message("execution_start")
         node: Node | None = None
         try:
-            self.plan.sign(outputs)
+            self.plan.sign([*outputs, *self.later])
             self._look_up()
             self.order.queue(outputs)
             while self.order.left:

@@ -14,6 +14,7 @@ from typing import Any
 from engine.graph.catalogue import Catalogue, Entry, Listing
 from engine.graph.dynamic import DYNAMIC, MATCH_TYPE, Spec, live, specs_of
 from engine.graph.links import is_link, unwrapped
+from engine.graph.loops import Loops, loops_of
 from engine.graph.node import Choices
 from engine.workspace import Workspace
 
@@ -149,7 +150,10 @@ class _Judge:
         ]
         if not outputs:
             return Validation(self.prompt, error=request_error("prompt_no_outputs", "Prompt has no outputs"))
-        links = self._reach(outputs)
+        loops = loops_of(self.prompt)
+        inside = {output: end for output in outputs if (end := loops.outermost_end(output))}
+        links = self._reach([*outputs, *inside.values()])
+        self._tell_of_loops(loops, inside, links)
         roots = set(outputs)
         for node_id in links:
             self._check_node(node_id, is_root=node_id in roots)
@@ -157,6 +161,17 @@ class _Judge:
             self._apply_custom(ask)
         order = self._dissolve(links)
         return self._verdict(outputs, links, order)
+
+    def _tell_of_loops(self, loops: Loops, inside: Mapping[str, str], links: dict[str, list[str]]) -> None:
+        """Outputs inside of a loop run as their loop does, so that they hang on all that its end hangs on."""
+        used = {source for sources in links.values() for source in sources}
+        for output, end in inside.items():
+            if output not in used:
+                links[output] = [*links[output], end]
+        for problem in loops.problems:
+            if problem.node_id in links:
+                error = request_error(problem.kind, problem.message, problem.details, loop_nodes=list(problem.nodes))
+                self.errors.setdefault(problem.node_id, []).append(error)
 
     def _info(self, node: Mapping[str, Any]) -> dict[str, Any]:
         return self.catalogue[node["class_type"]].info

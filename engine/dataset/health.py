@@ -107,6 +107,24 @@ def _about_pictures(view: View) -> list[Finding]:
             "{n} pictures have neither tags nor a caption. Run a tagger, or write them.",
             "{n} 张图片既没有标签也没有描述。请运行标注模型或手动填写。",
         ),
+        (
+            "loops",
+            "prose:loops OR prose:unfinished",
+            "{n} caption texts go round in circles or end in the middle. Have them written again, or shorter.",
+            "{n} 条字幕陷入重复或中途截断。请重新生成，或改用较短的长度。",
+        ),
+        (
+            "phrases",
+            "prose:phrases",
+            "{n} caption texts have empty phrases such as 'this image shows'. Replace them in all under Change many.",
+            "{n} 条字幕含有“this image shows”之类的空话。可在“批量修改”中统一替换。",
+        ),
+        (
+            "contradictions",
+            "prose:contradicts",
+            "{n} caption texts say something else than the tags (hair, eyes, number of people). Look which is right.",
+            "{n} 条字幕与标签矛盾（发色、瞳色、人数等）。请确认哪一方正确。",
+        ),
     ]
     found = []
     for code, words, en, zh in checks:

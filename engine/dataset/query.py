@@ -12,6 +12,8 @@
     mask:yes crop:no     a mask is drawn on it; it is cut to a part
     dup:yes  blur:<10              has near copies; in the least sharp 10 % of the measured pictures
     disagree:>0.3                  share of its tags on which the taggers do not agree
+    prose:loops prose:phrases prose:unfinished prose:contradicts    what is wrong with the caption text
+    coverage:<0.5          share of the sure tags that the caption text mentions
     has:caption has:tags has:decisions
     changed:today changed:7d       decided or written by a person since then
 
@@ -31,6 +33,7 @@ import numpy as np
 from engine.dataset.captions import canonical, matches, pretty
 from engine.dataset.export import rules_in
 from engine.dataset.lengths import token_counts
+from engine.dataset.prose import Prose, check
 from engine.dataset.records import RATING, USER, Mark
 from engine.dataset.view import View
 from engine.errors import InputError
@@ -217,7 +220,7 @@ def _source(view: View, value: str) -> np.ndarray:
 def _marked(kind: Mark) -> Callable[[View, str], np.ndarray]:
     def found(view: View, value: str) -> np.ndarray:
         if value not in ("yes", "no"):
-            raise ValueError(f"write {kind}:yes or {kind}:no")
+            raise _BadValue(f"write {kind}:yes or {kind}:no", f"请写成 {kind}:yes 或 {kind}:no")
         drawn = view.store.marks(kind)
         return np.array([(picture.id in drawn) == (value == "yes") for picture in view.pictures()], bool)
 
@@ -249,6 +252,28 @@ def _has(view: View, value: str) -> np.ndarray:
     if value == "decisions":
         return view.decided() > 0
     raise _BadValue("known are has:caption, has:tags, has:decisions", "可用：has:caption、has:tags、has:decisions")
+
+
+_WRONG: dict[str, Callable[[Prose], bool]] = {
+    "loops": lambda one: one.loops,
+    "phrases": lambda one: bool(one.banned),
+    "unfinished": lambda one: one.unfinished,
+    "contradicts": lambda one: bool(one.contradictions),
+}
+
+
+def _prose(view: View, value: str) -> np.ndarray:
+    if value not in _WRONG:
+        known = ", ".join(f"prose:{name}" for name in _WRONG)
+        raise _BadValue(f"known are {known}", f"可用：{known}")
+    wrong = {one.picture for one in view.remembered("prose", lambda: check(view)) if _WRONG[value](one)}
+    return np.array([picture.id in wrong for picture in view.pictures()], bool)
+
+
+def _coverage(view: View, value: str) -> np.ndarray:
+    share = {one.picture: one.coverage for one in view.remembered("prose", lambda: check(view))}
+    shares = np.array([share.get(picture.id, np.nan) for picture in view.pictures()], float)
+    return _compared(shares, value) & ~np.isnan(shares)
 
 
 def _changed(view: View, value: str) -> np.ndarray:
@@ -294,6 +319,8 @@ _KEYS: dict[str, Callable[[View, str], np.ndarray]] = {
     "dup": _duplicate,
     "blur": _blur,
     "disagree": lambda view, value: _compared(view.disagreement(), value),
+    "prose": _prose,
+    "coverage": _coverage,
     "has": _has,
     "changed": _changed,
 }

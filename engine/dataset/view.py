@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from engine.dataset.measures import groups
 from engine.dataset.records import RATING, USER, Picture, Source
 from engine.dataset.store import Store
 
+Made = TypeVar("Made")
 _Raw = tuple[np.ndarray, np.ndarray, dict[str, float]]  # terms, scores, MCut thresholds
 
 
@@ -139,6 +140,13 @@ class View:
             now, edits = self._present, self._edits
             read = np.bincount(now.picture[chosen[now.term] & ~edits.gone], minlength=len(self._pictures))
             return read + np.bincount(edits.picture[chosen[edits.term]], minlength=len(self._pictures))
+
+    def remembered(self, name: str, make: Callable[[], Made]) -> Made:
+        """What `make` works out of this view, kept under a name until anything changes."""
+        with self._fresh():
+            if name not in self._remembered:
+                self._remembered[name] = make()
+            return self._remembered[name]
 
     def sums(self, weigh: Callable[[str, str], float]) -> np.ndarray:
         """The sum over the tags of each picture of weigh(name, category), by place."""
@@ -366,6 +374,7 @@ class View:
         return self._lock
 
     def _refresh(self) -> None:
+        self._remembered = {}
         with self.store.reading():
             now, since = self.store.revision(), self._revision
             moved = self._read_pictures(since)

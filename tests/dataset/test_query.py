@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.dataset.health import health
 from engine.dataset.library import Dataset
 from engine.dataset.pictures import scan
 from engine.dataset.query import BadFilter, matching
@@ -156,3 +157,23 @@ def test_a_picture_added_later_is_found(dataset: Dataset) -> None:
     picture(dataset.root / "new.png", 5, (100, 10))
     scan(dataset)
     assert matching(view, "w:100").sum() == 1
+
+
+def test_captions_that_loop_contradict_or_leave_out_are_found(dataset: Dataset) -> None:
+    dataset.store.decide([(1, "black_hair", 1), (2, "cat", 1)], "Tags")
+    loop = "a cat on a mat " * 12
+    texts = {1: "A girl with blonde hair.", 2: f"{loop.strip()}.", 3: "This image shows a dog. It is"}
+    dataset.store.write_captions(texts, "Write")
+    view = View(dataset.store)
+
+    def found(words: str) -> list[int]:
+        return [p.id for p, hit in zip(view.pictures(), matching(view, words), strict=True) if hit]
+
+    assert (found("prose:contradicts"), found("prose:loops")) == ([1], [2])
+    assert (found("prose:phrases"), found("prose:unfinished")) == ([3], [3])
+    assert (found("coverage:<0.5"), found("coverage:=1")) == ([1], [2, 3])
+    assert {finding.code for finding in health(dataset, view).findings} >= {"loops", "phrases", "contradictions"}
+    dataset.store.write_captions({1: "A girl with black hair."}, "Correct")
+    assert found("prose:contradicts") == []
+    with pytest.raises(BadFilter, match="prose:loops"):
+        found("prose:bad")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from engine.workspace import Workspace
 
 
+WARNING = "easel_warning"  # a message of ours among ComfyUI's: something went otherwise than the user may think
+
+
 @dataclass(frozen=True)
 class RunContext:
     """What a run may use, and whom it tells. `prompt` is what was submitted: it goes into the metadata of pictures."""
@@ -35,7 +38,7 @@ class CallContext:
     """The NodeContext of engine/graph/node.py. `about` holds the ids of the node; `report(step, total)` tells how far
     it is; `index` is the place of the call among those of the node."""
 
-    __slots__ = ("_about", "_graph", "_graphs", "_index", "_report", "_run", "dynprompt")
+    __slots__ = ("_about", "_graph", "_graphs", "_index", "_report", "_run", "_warn", "dynprompt")
 
     def __init__(
         self,
@@ -44,12 +47,14 @@ class CallContext:
         index: int,
         report: Callable[[int, int], None],
         dynprompt: DynPrompt,
+        warn: Callable[[str, str], None],
     ) -> None:
         self.dynprompt = dynprompt
         self._run = run
         self._about = about
         self._index = index
         self._report = report
+        self._warn = warn
         self._graph: GraphBuilder | None = None
         self._graphs = 0
 
@@ -109,6 +114,9 @@ class CallContext:
     def progress(self, step: int, total: int) -> None:
         self._report(step, total)
         self._run.interrupt_check()
+
+    def warn(self, en: str, zh: str) -> None:
+        self._warn(en, zh)
 
     def preview(self, image: Image) -> None:
         self._run.preview(image, self._about)

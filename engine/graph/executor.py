@@ -19,7 +19,7 @@ from typing import Any, Literal
 from engine.errors import Cancelled, EaselError, describe
 from engine.graph.cache import Cache, Entry
 from engine.graph.calls import Call, Values, blocker_in, call_of, mapped, merged, merged_ui, shown_inputs
-from engine.graph.context import CallContext, RunContext
+from engine.graph.context import WARNING, CallContext, RunContext
 from engine.graph.dynprompt import DynPrompt
 from engine.graph.errors import DependencyCycle, MissingSlot, NodeFailed, NotLazy, OutOfMemory, is_out_of_memory
 from engine.graph.links import is_link
@@ -296,8 +296,11 @@ class _Execution:
             self.board.update(node.id, step, total)
             self._tell("progress", value=step, max=total, node=node.id)
 
+        def warn(en: str, zh: str) -> None:
+            self._message(WARNING, node_id=node.id, node_type=node.type.name, en=en, zh=zh)
+
         about = {**node.about(), "prompt_id": self.ctx.prompt_id}
-        return CallContext(self.ctx, about, index, report, self.dynprompt)
+        return CallContext(self.ctx, about, index, report, self.dynprompt, warn)
 
     def _show(self, node: Node, entry: Entry | None) -> None:
         if entry is None or not entry.ui:

@@ -105,6 +105,10 @@ class NodeContext(Protocol):
         """Show a picture of the work so far (a PIL image, any size; it is made smaller for the wire)."""
         ...
 
+    def warn(self, en: str, zh: str) -> None:
+        """Tell the user something that is no error: in the editor on the node, on the page, in the history."""
+        ...
+
     def interrupt_check(self) -> None:
         """Raise errors.Cancelled when the run was interrupted. Cheap; call it between parts of long work."""
         ...

@@ -18,6 +18,8 @@ from engine.weights.load import open_header
 from engine.weights.lora import LoraEntry, LoraFile
 
 log = logging.getLogger(__name__)
+PARTLY_USED = "{name}: {count} of its {all} tensors fit nothing in {model}, such as '{first}'. The rest is used."
+PARTLY_USED_ZH = "{name}：{all} 个张量中有 {count} 个与 {model} 的任何部分都不匹配，例如“{first}”。其余部分已使用。"
 
 LoraName = Annotated[str, In(Models("loras"), tooltip="The name of the LoRA.")]
 
@@ -88,17 +90,18 @@ def _entries(ctx: NodeContext, name: str, model: Model, clip: Clip | None) -> tu
     header = open_header(path, allow_pickle=allow_pickle)
 
     def load(device: Device) -> OpaqueModel:
-        lora = model.family.read_lora(path, model, clip, allow_pickle=allow_pickle)
-        if lora.unmatched:
-            log.warning("%s: %d of %d tensors fit nothing in %s, such as %s", name, len(lora.unmatched),
-                        len(header.tensors), model.ref.title, lora.unmatched[0])  # fmt: skip
-        return OpaqueModel(lora, header.size)
+        return OpaqueModel(model.family.read_lora(path, model, clip, allow_pickle=allow_pickle), header.size)
 
     key = f"{header.digest}/lora/{model.ref.key}/{'' if clip is None else ' '.join(ref.key for ref in clip.refs)}"
     ref = ctx.models.add(ModelSpec(key, "lora", name, header.size, load))
     with ctx.models.lease(ref) as leased:
         lora: LoraFile = leased[ref]
-        return header.digest, lora.entries
+    if lora.unmatched:
+        told = {"name": name, "count": len(lora.unmatched), "all": len(header.tensors), "first": lora.unmatched[0]}
+        told["model"] = model.ref.title
+        log.warning(PARTLY_USED.format(**told))
+        ctx.warn(PARTLY_USED.format(**told), PARTLY_USED_ZH.format(**told))
+    return header.digest, lora.entries
 
 
 def _with(link: Any, key: str, name: str, strength: float, entries: Entries) -> Any:

@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from engine.errors import EaselError
+from engine.graph.context import WARNING
 from engine.jobs.types import Job, JobState
 from studio.app import App
 from studio.comfy.info import FEATURES
@@ -228,6 +229,8 @@ class Sockets:
         if event == "progress_state":
             self._on_progress_state(prompt, data["nodes"])
             return
+        if event == WARNING:
+            self._send_text(prompt.client_id, data["node_id"], data["en"])
         self._send(prompt.client_id, event, data)
         if event == "progress":
             prompt.progressed = True
@@ -265,13 +268,17 @@ class Sockets:
         """What a pack tells its own page, to one client or to all."""
         event, told, sid = data["name"], data["data"], data["sid"]
         if event == "progress_text":
-            node = told["node"].encode()
-            frame = struct.pack(">II", PROGRESS_TEXT, len(node)) + node + told["text"].encode()
-            for client in self._clients:
-                if sid in (None, client.sid):
-                    client.put(frame)
+            self._send_text(sid, told["node"], told["text"])
             return
         self._send(sid or "", event, told, broadcast=sid is None)
+
+    def _send_text(self, sid: str | None, node: str, text: str) -> None:
+        """Text that an editor shows on a node, to one client or to all."""
+        name = node.encode()
+        frame = struct.pack(">II", PROGRESS_TEXT, len(name)) + name + text.encode()
+        for client in self._clients:
+            if sid in (None, client.sid):
+                client.put(frame)
 
     def _on_preview(self, job_id: str, data: dict[str, Any]) -> None:
         prompt = self._prompt(job_id)

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from engine.graph.context import WARNING
 from engine.jobs.errors import UnknownJob
 from engine.jobs.types import Job
 from studio import api
@@ -123,7 +124,7 @@ def _live_line(message: dict[str, Any]) -> str | None:
     if message["event"] == "preview":
         jpeg = base64.b64encode(message["data"]["image"]).decode()
         return _line({"type": "preview", "id": message["id"], "jpeg": jpeg})
-    if message["event"] == "executed":
+    if message["event"] in ("executed", WARNING):
         return _line({"type": "event", **message})
     return None
 

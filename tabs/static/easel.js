@@ -68,6 +68,7 @@ class Feed extends EventTarget {
     if (type === 'worker') this.worker = data.worker;
     if (type === 'job' && ended(data.job)) this.previews.delete(data.job.id);
     if (type === 'preview') { this.previews.set(data.id, data); this.say('preview', data); return; }
+    if (type === 'event' && data.event === 'easel_warning') { toast(data.data[lang()] ?? data.data.en, true); return; }
     if (type === 'event') { this.say('event', data); return; }
     this.say('change', data);
   }

@@ -40,6 +40,12 @@ def show(ctx: NodeContext, value: ANY) -> dict[str, Any]:
     return {"ui": {"text": [str(value)]}}
 
 
+@node("Warn", category="toys", outputs=[Out("INT")])
+def warn(ctx: NodeContext, value: INT) -> tuple[int]:
+    ctx.warn(f"{value} is odd", f"{value} 很奇怪")
+    return (value,)
+
+
 @node("Add", category="toys", outputs=[Out("INT", "sum")])
 def add(ctx: NodeContext, a: INT, b: INT) -> tuple[int]:
     return (a + b,)

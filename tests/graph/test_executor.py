@@ -473,3 +473,11 @@ def test_what_a_prompt_says_beside_the_declared_inputs_is_ignored():
 def test_a_wrapped_list_is_a_value_and_no_link():
     outcome = Runner().run({"1": {"Show": {"value": {"__value__": ["2", 0]}}}})
     assert text(outcome) == {"1": "['2', 0]"}
+
+
+def test_a_warning_is_told_and_kept_in_the_history_and_the_run_goes_on():
+    runner = Runner()
+    outcome = runner.run({"1": {"Warn": {"value": 3}}, "2": {"Show": {"value": ["1", 0]}}})
+    (told,) = (data for event, data in runner.events if event == "easel_warning")
+    assert (told["node_id"], told["en"], told["zh"]) == ("1", "3 is odd", "3 很奇怪")
+    assert ["easel_warning", told] in outcome.messages and outcome.status == "success"

@@ -23,8 +23,12 @@ class Context:
     node_id: str = "1"
     job_id: str = "job"
     draft: bool = False
+    warnings: list[tuple[str, str]] = field(default_factory=list)
 
     def progress(self, step: int, total: int) -> None: ...
+
+    def warn(self, en: str, zh: str) -> None:
+        self.warnings.append((en, zh))
 
     def preview(self, image: Any) -> None: ...
 

@@ -190,3 +190,16 @@ def test_what_does_not_fit_a_vae_is_refused(ctx: Context, parts: Components):
 def test_a_vae_alone_is_loaded(ctx: Context):
     with pytest.raises(NotFound):
         vae_loader(ctx, "nothing.safetensors")
+
+
+def test_what_of_a_lora_fits_nothing_is_told_with_count_and_name(ctx: Context, parts: Components):
+    lora = {f"{QUERY}.lora_down.weight": torch.ones(2, 16), f"{QUERY}.lora_up.weight": torch.ones(16, 2)}
+    lora |= {"lora_unet_nowhere.lora_down.weight": torch.ones(2, 16), "lora_unet_nowhere.alpha": torch.ones(())}
+    save_file(lora, ctx.workspace.models / "loras" / "odd.safetensors")
+    for _ in range(2):  # also when the file is known already
+        lora_loader_model_only(ctx, parts.model, "odd.safetensors", 1.0)
+    (en, zh), again = ctx.warnings
+    assert again == (en, zh) and "2 of its 4 tensors" in en and "lora_unet_nowhere" in en and "2 个" in zh
+    ctx.warnings.clear()
+    lora_loader_model_only(ctx, parts.model, "my lora 猫.safetensors", 1.0)
+    assert ctx.warnings == [], "a text half that is not asked for is no surprise"

@@ -37,7 +37,7 @@ def show(ctx: NodeContext, value: Annotated[int, In("INT,STRING", force_input=Tr
 def hold(
     ctx: NodeContext,
     seconds: Annotated[float, In("FLOAT", default=1.0, min=0.0, max=60.0)],
-    mode: Annotated[str, In(["sleep", "fail", "die", "spin"])],
+    mode: Annotated[str, In(["sleep", "fail", "die", "spin", "warn"])],
 ) -> dict[str, Any]:
     return {}
 
@@ -98,6 +98,9 @@ def _hold(ctx: JobContext, mode: str, seconds: float) -> None:
 
     if mode == "fail":
         raise RuntimeError("the node failed")
+    if mode == "warn":
+        ctx.emit("easel_warning", node_id="9", node_type="Hold", en="odd", zh="奇怪", prompt_id=ctx.job_id)
+        return
     if mode == "die":
         os.abort()
     end = time.monotonic() + seconds

@@ -315,3 +315,12 @@ def test_the_log_goes_to_those_who_asked_for_it(served: Served) -> None:
         assert row["data"]["entries"] == [{"t": "", "m": "one line\n"}] and set(row["data"]["size"]) == {"cols", "rows"}
         assert "half a li" in client.get("/internal/logs").json()
         assert client.get("/internal/logs/raw").json()["entries"][-2]["m"] == "one line\n"
+
+
+def test_a_warning_of_a_node_is_shown_on_it_and_told_in_both_languages(served: Served) -> None:
+    with served.client() as client, connect(f"{served.ws}?clientId=warned") as socket:
+        asked = {"prompt": hold("warn"), "client_id": "warned"}
+        heard = messages_until_end(socket, client.post("/prompt", json=asked).json()["prompt_id"])
+    assert ("<binary>", {"data": struct.pack(">II", 3, 1) + b"9odd"}) in heard
+    told = next(data for name, data in heard if name == "easel_warning")
+    assert (told["node_id"], told["en"], told["zh"]) == ("9", "odd", "奇怪")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -218,6 +219,28 @@ def test_pictures_are_saved_with_the_prompt_as_submitted(ctx):
     shown = result["outputs"]["3"]["images"][0]
     assert shown["type"] == "temp"
     assert (ctx.workspace.temp / shown["filename"]).is_file()
+
+
+def png_texts(path: Path) -> list[tuple[str, str, str]]:
+    """(kind of chunk, keyword, text) as a reader that knows plain text chunks alone takes them."""
+    data, found, at = path.read_bytes(), [], 8
+    while at < len(data):
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8].decode()
+        if kind in ("tEXt", "iTXt", "zTXt"):
+            keyword, _, text = data[at + 8 : at + 8 + size].partition(b"\0")
+            found.append((kind, keyword.decode("latin-1"), text.decode("utf-8")))
+        at += size + 12
+    return found
+
+
+def test_a_picture_has_the_chunks_that_loaders_of_workflows_look_for(ctx):
+    workflow = {"nodes": [{"title": "狐"}], "links": []}
+    prompt = SAVED | nodes(n4=("PreviewAny", {"source": "狐狸 🦊"}))
+    result = ctx.run(prompt, extra_data={"extra_pnginfo": {"workflow": workflow}})
+    (image, _) = result["outputs"]["2"]["images"]
+    texts = png_texts(ctx.workspace.output / image["subfolder"] / image["filename"])
+    assert [(kind, keyword) for kind, keyword, _ in texts] == [("tEXt", "prompt"), ("tEXt", "workflow")]
+    assert [json.loads(text) for _, _, text in texts] == [prompt, workflow]
 
 
 def test_a_draft_is_marked_and_lies_in_the_temp_folder(ctx):

@@ -148,3 +148,15 @@ def test_a_dataset_in_a_folder_elsewhere_gets_its_sidecars_there(workspace, tmp_
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["x.png", "x.txt"]
     with Library(workspace).at(tmp_path / "mine") as again:
         assert [p.path for p in again.store.pictures()] == ["x.png"]
+
+
+def test_faces_and_commas_in_tags_survive_files(dataset: Dataset) -> None:
+    faces = [":3", ";)", "^_^", "o_o", ">_<", "\\m/", "(o)_(o)"]
+    dataset.store.decide([(1, tag, 1) for tag in [*faces, "1,000_cranes"]], "Faces")
+    view = View(dataset.store)
+    export_sidecars(dataset, view)
+    text = (dataset.root / "a.txt").read_text("utf-8")
+    assert text == ":3, ;), ^_^, o_o, >_<, \\m/, (o)_(o), 1 000 cranes"
+    dataset.store.undo()
+    import_sidecars(dataset, view)
+    assert [tag.name for tag in view.tags(1)] == [*faces, "1_000_cranes"]

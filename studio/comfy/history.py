@@ -88,10 +88,11 @@ def routes(app: App) -> list[BaseRoute]:
 
 def history_entry(job: Job) -> dict[str, Any]:
     result = job.result or {}
+    told = {**result["status"], "messages": result.get("messages") or []} if result.get("status") else None
     return {
         "prompt": entry(job),
         "outputs": result.get("outputs") or {},
-        "status": result.get("status") or _status_without_worker(job),
+        "status": told or _status_without_worker(job),
         "meta": result.get("meta") or {},
     }
 

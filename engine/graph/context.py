@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.workspace import Workspace
 
 
+PREVIEW_METHODS = ("auto", "latent2rgb", "taesd", "none")
 WARNING = "easel_warning"  # a message of ours among ComfyUI's: something went otherwise than the user may think
 
 
@@ -94,6 +95,11 @@ class CallContext:
     @property
     def draft(self) -> bool:
         return self._run.draft
+
+    @property
+    def preview_method(self) -> str:
+        method = self._run.extra_data.get("preview_method")
+        return method if method in PREVIEW_METHODS else "auto"
 
     @property
     def live(self) -> dict[str, Any]:

@@ -88,6 +88,11 @@ class NodeContext(Protocol):
         ...
 
     @property
+    def preview_method(self) -> str:
+        """How the client wants to see latents on the way: "auto", "latent2rgb", "taesd" or "none", as ComfyUI's."""
+        ...
+
+    @property
     def live(self) -> dict[str, Any]:
         """Objects patched in by whoever started the run (the LoRA under training for previews); usually empty."""
         ...

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
+from engine.families import approximate
 from engine.families.base import Clip, Model, Vae, WeightDtype
 from engine.families.clip_types import clip_types, dual_clip_types
 from engine.families.discover import family_of, family_of_clip, family_of_denoiser, family_of_vae
@@ -38,6 +40,8 @@ def checkpoint_loader_simple(ctx: NodeContext, ckpt_name: CheckpointName) -> tup
 
 
 def _vae_digest(ctx: NodeContext, vae_name: str) -> Any:
+    if vae_name in approximate.FAMILIES:
+        return " ".join(path_digest(path) for path in approximate.files_of(ctx.workspace, vae_name))
     return file_digest(ctx, "vae", vae_name)
 
 
@@ -49,7 +53,10 @@ def _vae_digest(ctx: NodeContext, vae_name: str) -> Any:
     outputs=[Out("VAE")],
     fingerprint=_vae_digest,
 )
-def vae_loader(ctx: NodeContext, vae_name: Annotated[str, In(Models("vae"))]) -> tuple[Vae]:
+def vae_loader(ctx: NodeContext, vae_name: Annotated[str, In(approximate.vae_names)]) -> tuple[Vae]:
+    """Of a file, or one of the small stand-ins whose files lie in models/vae_approx."""
+    if vae_name in approximate.FAMILIES:
+        return (approximate.load_approximate(ctx.models, ctx.workspace, vae_name),)
     path = ctx.workspace.model_path("vae", vae_name)
     allow_pickle = ctx.workspace.allow_pickle
     family = family_of_vae(open_header(path, allow_pickle=allow_pickle))
@@ -157,6 +164,9 @@ def file_digest(ctx: NodeContext, folder: str, name: str | None) -> Any:
     """A file's identity, for cache keys: a file that was replaced is loaded anew. NaN (never cached) for a link."""
     if name is None:
         return math.nan
-    path = ctx.workspace.model_path(folder, name)
+    return path_digest(ctx.workspace.model_path(folder, name))
+
+
+def path_digest(path: Path) -> str:
     status = path.stat()
     return f"{path} {status.st_size} {status.st_mtime_ns}"

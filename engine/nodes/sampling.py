@@ -10,7 +10,7 @@ from engine.sampling.denoiser import Callback, Step
 from engine.sampling.guiders import cfg_guider
 from engine.sampling.model import schedule_of
 from engine.sampling.noise import Noise
-from engine.sampling.preview import latent_to_image
+from engine.sampling.preview import previewer
 from engine.sampling.run import sample
 from engine.sampling.samplers.table import SAMPLERS
 from engine.sampling.schedulers import SCHEDULERS, sigmas_for
@@ -107,9 +107,10 @@ def _sampled(
 
 def shown(ctx: NodeContext, model: Model) -> Callback:
     """Tells how far a run is and shows its picture so far."""
+    picture = previewer(ctx.models, ctx.workspace, model, ctx.preview_method)
 
     def show(step: Step) -> None:
-        image = latent_to_image(step.denoised, model.latent)
+        image = picture(step.denoised)
         if image is not None:
             ctx.preview(image)
         ctx.progress(step.index + 1, step.total)

@@ -23,6 +23,7 @@ class Context:
     node_id: str = "1"
     job_id: str = "job"
     draft: bool = False
+    preview_method: str = "auto"
     warnings: list[tuple[str, str]] = field(default_factory=list)
 
     def progress(self, step: int, total: int) -> None: ...

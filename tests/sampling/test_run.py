@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -25,6 +26,7 @@ from engine.sampling.run import NotANumber, WrongChannels, sample
 from engine.sampling.samplers.table import SAMPLERS
 from engine.sampling.schedulers import sigmas_for
 from engine.weights.lora import LoraEntry
+from engine.workspace import Workspace
 
 FORMAT = LatentFormat(channels=4, scale=0.5, rgb=((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)))
 CONFIG: dict[str, Any] = {
@@ -46,6 +48,7 @@ class Context:
 
     def __init__(self, cancel_at: int | None = None) -> None:
         self.models = ModelManager(CpuDevice())
+        self.workspace, self.preview_method = Workspace(Path("/nonexistent")), "auto"
         self.told: list[tuple[int, int]] = []
         self.pictures: list[tuple[int, int]] = []
         self.cancel_at = cancel_at

@@ -55,8 +55,10 @@ class UNetControl:
         rename = control_keys.control_map(config).to_diffusers if ldm else _same
         title = title_of(path, header.metadata)
         part = StoredPart(header, "controlnet", prefix, config, rename, _build)
-        alone = base is None or "difference" not in header
-        ref = part.register(manager, title) if alone else _added_to(manager, part, title, base)
+        if base is None or "difference" not in header:
+            ref = part.register(manager, title)
+        else:
+            ref = _added_to(manager, part, title, base)
         factor = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
         return ControlNet(self, ref, title, config, factor)
 

@@ -27,6 +27,9 @@ TORCH = "torch>=2.8,<2.14"
 TORCH_INDEX = "https://download.pytorch.org/whl/"
 CUDA_BUILD = "cu128"  # runs on every driver for CUDA 12
 EDITOR = "editor"  # an extra that is tried, not needed: the node editor, a package of its own under GPL-3.0
+# Reads upscale models. Its metadata asks for torchvision, which is bound to one build of torch and which two of its
+# forty architectures need: it comes without.
+UPSCALE = ("spandrel>=0.4.2,<0.5", "einops>=0.7,<1")
 PASSED_ON = ("serve", "tag", "train", "run", "jobs", "doctor", "password", "token", "--version")
 
 
@@ -124,12 +127,14 @@ def install(python, extras, editor=True):
     if not has_torch([str(python)]):
         install_torch(python)
     print("Installing what Easel needs. The first time takes some minutes ...", flush=True)
-    if editor and install_easel(python, [*extras, EDITOR]):
-        return
-    if not install_easel(python, extras):
+    with_editor = editor and install_easel(python, [*extras, EDITOR])
+    if not with_editor and not install_easel(python, extras):
         raise CannotStart("pip could not install Easel; its words are above. Run this again when that is mended.")
-    if editor:
+    if editor and not with_editor:
         print("Note: the node editor could not be installed; the Workflow tab draws graphs without it.", flush=True)
+    command = [str(python), "-m", "pip", "install", "--no-deps", *UPSCALE]
+    if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
+        print("Note: what reads upscale models could not be installed; everything else works.", flush=True)
 
 
 def install_easel(python, extras):

@@ -130,6 +130,11 @@ def _extras() -> Iterator[Row]:
         yield "ok", "8-bit optimisers (bitsandbytes)", ""
     else:
         yield "note", "no 8-bit optimisers", f"Optional: {sys.executable} -m pip install 'easel-studio[eightbit]'"
+    if installed_version("spandrel"):
+        yield "ok", "upscale models (spandrel)", ""
+    else:
+        command = f'{sys.executable} -m pip install --no-deps "spandrel>=0.4.2,<0.5" einops'
+        yield "note", "no upscale models", f"Optional: {command}"
     if editor := installed_version("comfyui-frontend-package"):
         yield "ok", f"node editor {editor}", ""
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -102,7 +103,9 @@ class Pip:
         return SimpleNamespace(returncode=code, stdout=version, stderr="ensurepip is not available" if code else "")
 
     def installs(self) -> list[str]:
-        return [" ".join(command[4:]) for command in self.commands if "install" in command]
+        """What is installed beside what reads upscale models."""
+        words = [" ".join(command[4:]) for command in self.commands if "install" in command]
+        return [one for one in words if not one.startswith("--no-deps spandrel")]
 
 
 @pytest.fixture
@@ -177,6 +180,17 @@ def test_a_node_editor_that_cannot_be_had_does_not_keep_the_rest_from_coming(
     monkeypatch.setenv("EASEL_EDITOR", "0")
     start.prepare(tmp_path / "b", "")
     assert pip.installs()[2:] == [f"--editable {start.ROOT}"]
+
+
+def test_what_reads_upscale_models_comes_without_torchvision_and_may_fail(
+    start: ModuleType, pip: Pip, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pip.fails = "spandrel"
+    start.prepare(tmp_path / ".venv", "")
+    assert pip.commands[-1][4:] == ["--no-deps", *start.UPSCALE]
+    assert "everything else works" in capsys.readouterr().out
+    stated = tomllib.loads((start.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert stated["upscale"] == list(start.UPSCALE)
 
 
 def test_all_checks_run_and_one_failure_is_enough(

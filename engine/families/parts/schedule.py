@@ -107,7 +107,11 @@ class _VarianceExploding:
         return 1.0
 
     def add_noise(self, latent: Tensor, noise: Tensor, sigma: float, pure: bool = False) -> Tensor:
-        return latent + noise * (math.sqrt(1 + sigma**2) if pure else sigma)
+        if not pure:
+            return latent + noise * sigma
+        # In float32, as the rest of the run: where sigma is in the thousands (zero terminal SNR), the first step takes
+        # nearly all of x away, and what rounding leaves is seen.
+        return latent + noise * float(torch.sqrt(1.0 + torch.tensor(sigma, dtype=torch.float32) ** 2))
 
     def finish(self, x: Tensor, sigma: float) -> Tensor:
         return x

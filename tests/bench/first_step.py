@@ -3,7 +3,7 @@
     python -m tests.bench.first_step FILE.safetensors
 
 Two processes, one after the other: a prompt of one step at 512 x 512 with guidance through our executor, and the bare
-text encoder and UNet in float32 filled with ones, called once with as large a batch. Each tells its peak of resident memory.
+text encoder and UNet in float32, called once with as large a batch. Each tells its peak of resident memory.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ OURS = ("studio", "tabs", "engine", "taggers", "trainers", "configs")
 # Inside engine, upward only. Files of one row may use each other.
 LAYERS = (
     ("errors", "collecting", "host_memory"),
-    ("settings", "progress", "workspace"),
+    ("settings", "progress", "workspace", "patterns"),
     ("jobs",),
     ("graph",),
     ("weights",),
@@ -43,6 +43,7 @@ TORCH_FREE = (
     "engine.settings",
     "engine.progress",
     "engine.workspace",
+    "engine.patterns",
     "engine.jobs",
     "engine.graph",
     "engine.dataset",

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import re
+from itertools import islice
 from typing import Annotated
 
-from engine.errors import GraphError
 from engine.graph.node import In, NodeContext, Out, node
+from engine.patterns import Expression, expression
 
 Text = Annotated[str, In("STRING", multiline=True)]
 Switch = Annotated[bool, In("BOOLEAN", default=False)]
 On = Annotated[bool, In("BOOLEAN", default=True)]
 CATEGORY = "utils/string"
-LONGEST = 1_000_000  # characters a pattern is tried on: some patterns take time that grows without bound
-
-
-class BadPattern(GraphError):
-    en = "'{pattern}' is not a regular expression: {reason}."
-    zh = "“{pattern}”不是有效的正则表达式：{reason}。"
-
-
-class TextTooLong(GraphError):
-    en = "The text has {count} characters; a regular expression is tried on at most {most}."
-    zh = "文本有 {count} 个字符；正则表达式最多处理 {most} 个字符。"
 
 
 @node("StringSubstring", title="Substring", title_zh="截取文本", category=CATEGORY, outputs=[Out("STRING")])
@@ -90,7 +79,7 @@ def regex_match(
     ctx: NodeContext, string: Text, regex_pattern: Text, case_insensitive: On, multiline: Switch, dotall: Switch
 ) -> tuple[bool]:
     """Whether the pattern is anywhere in the text."""
-    return (_compiled(regex_pattern, string, case_insensitive, multiline, dotall).search(string) is not None,)
+    return (_expression(regex_pattern, case_insensitive, multiline, dotall).found(string),)
 
 
 @node("RegexExtract", title="Regex Extract", title_zh="正则提取", category=CATEGORY, outputs=[Out("STRING")])
@@ -106,13 +95,11 @@ def regex_extract(
 ) -> tuple[str]:
     """What the pattern found, one find a line; nothing where it found nothing. A group that the pattern does not have
     is nothing as well."""
-    pattern = _compiled(regex_pattern, string, case_insensitive, multiline, dotall)
+    pattern = _expression(regex_pattern, case_insensitive, multiline, dotall)
     group = group_index if mode.endswith("Groups") or mode == "First Group" else 0
-    found = list(pattern.finditer(string))
-    if mode.startswith("First"):
-        found = found[:1]
-    if group > pattern.groups:
+    if group > pattern.compiled.groups:
         return ("",)
+    found = islice(pattern.finds(string), 1 if mode.startswith("First") else None)
     return ("\n".join(match[group] or "" for match in found),)
 
 
@@ -128,19 +115,8 @@ def regex_replace(
     count: Annotated[int, In("INT", default=0, min=0, max=100)] = 0,
 ) -> tuple[str]:
     """At most `count` finds, all of them at 0."""
-    pattern = _compiled(regex_pattern, string, case_insensitive, multiline, dotall)
-    try:
-        return (pattern.sub(replace, string, count=count),)
-    except (re.error, IndexError) as error:
-        raise BadPattern(pattern=replace, reason=str(error)) from error
+    return (_expression(regex_pattern, case_insensitive, multiline, dotall).replaced(string, replace, count),)
 
 
-def _compiled(pattern: str, text: str, case_insensitive: bool, multiline: bool, dotall: bool) -> re.Pattern[str]:
-    if len(text) > LONGEST:
-        raise TextTooLong(count=len(text), most=LONGEST)
-    wished = ((case_insensitive, re.IGNORECASE), (multiline, re.MULTILINE), (dotall, re.DOTALL))
-    flags = sum(flag for wish, flag in wished if wish)
-    try:
-        return re.compile(pattern, flags)
-    except re.error as error:
-        raise BadPattern(pattern=pattern, reason=str(error)) from error
+def _expression(pattern: str, case_insensitive: bool, multiline: bool, dotall: bool) -> Expression:
+    return expression(pattern, ignore_case=case_insensitive, multiline=multiline, dotall=dotall)

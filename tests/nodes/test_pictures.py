@@ -282,12 +282,3 @@ def test_a_radius_larger_than_the_picture_is_named(ctx: Context, size: int):
 )
 def test_text(ctx: Context, call, answer):
     assert call(ctx) == (answer,)
-
-
-def test_a_broken_pattern_is_told(ctx: Context):
-    with pytest.raises(strings.BadPattern, match=r"\(a"):
-        strings.regex_match(ctx, "a", "(a", True, False, False)
-    with pytest.raises(strings.BadPattern, match="invalid group reference"):
-        strings.regex_replace(ctx, "a", "a", r"\9")
-    with pytest.raises(strings.TextTooLong):
-        strings.regex_match(ctx, "a" * 1_000_001, "a", True, False, False)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.graph.catalogue import Catalogue
+from engine.graph.dynamic import AUTOGROW, Spec, brought, live
 from engine.graph.validation import is_link, unwrapped
-from engine.graph.widgets import KINDS, SEED_NAMES
+from engine.graph.widgets import SEED_NAMES, is_widget_input
 
 WIDTH, GAP = 270, 40
 TITLE = 30  # stands above a node's position, as the editor draws it
@@ -74,10 +75,15 @@ def _node(number: int, key: str, item: Mapping[str, Any], catalogue: Catalogue) 
     height = MARGIN
     for group in ("required", "optional"):
         specs = info["input"].get(group, {})
-        for name in info["input_order"].get(group, specs):
-            spec = specs[name]
+        left = [(name, specs[name]) for name in reversed(list(info["input_order"].get(group, specs)))]
+        while left:
+            name, spec = left.pop()
             options = spec[1] if len(spec) > 1 else {}
-            is_widget = (isinstance(spec[0], list) or spec[0] in KINDS) and not options.get("forceInput")
+            if spec[0] == AUTOGROW:  # the slots that are used
+                slots = live({name: Spec.of(spec, group == "required")}, given)
+                left += [(slot, [slots[slot].spec.kind]) for slot in reversed(slots) if slot in given]
+                continue
+            is_widget = is_widget_input(spec)
             type_name = "COMBO" if isinstance(spec[0], list) else str(spec[0])
             if not is_widget:
                 optional = {"shape": 7} if group == "optional" else {}
@@ -90,6 +96,7 @@ def _node(number: int, key: str, item: Mapping[str, Any], catalogue: Catalogue) 
             if value is None and isinstance(spec[0], list) and spec[0]:
                 value = spec[0][0]
             values.append(value)
+            left += reversed(brought(name, spec, value))
             height += TEXT if options.get("multiline") else LINE
             if options.get("control_after_generate") or name in SEED_NAMES:
                 values.append("fixed")

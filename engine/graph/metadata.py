@@ -65,18 +65,11 @@ class Metadata:
 
 def save_picture(picture: Image.Image, file: IO[bytes], kind: str, metadata: Metadata, **options: Any) -> None:
     """Write a picture as "PNG", "WEBP" or "JPEG" with its metadata."""
-    texts = metadata.texts()
     if kind == "PNG":
-        info = PngInfo()
-        for name, text in texts.items():
-            if text.isascii():
-                info.add_text(name, text)
-            else:
-                info.add_itxt(name, text)
-        picture.save(file, "PNG", pnginfo=info, **options)
+        picture.save(file, "PNG", pnginfo=png_text(metadata), **options)
         return
     exif = picture.getexif()
-    texts = dict(texts)
+    texts = metadata.texts()
     if parameters := texts.pop("parameters", ""):
         exif.get_ifd(EXIF_IFD)[EXIF_USER_COMMENT] = b"UNICODE\0" + parameters.encode("utf-16-be")
     if "prompt" in texts:
@@ -84,6 +77,17 @@ def save_picture(picture: Image.Image, file: IO[bytes], kind: str, metadata: Met
     for tag, (name, text) in zip(range(EXIF_MAKE, 0, -1), texts.items(), strict=False):
         exif[tag] = f"{name}:{text}"
     picture.save(file, kind, exif=exif, **options)
+
+
+def png_text(metadata: Metadata) -> PngInfo:
+    """The text chunks of a PNG."""
+    info = PngInfo()
+    for name, text in metadata.texts().items():
+        if text.isascii():
+            info.add_text(name, text)
+        else:
+            info.add_itxt(name, text)
+    return info
 
 
 def read_metadata(source: Path | IO[bytes]) -> Metadata:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.graph.catalogue import Catalogue, Listing
+from engine.graph.dynamic import DYNAMIC_COMBO, brought
 from engine.workspace import Workspace
 
 KINDS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -70,16 +71,19 @@ class Widgets:
         return list(found)
 
     def _of_plain(self, node: Mapping[str, Any], kind: str) -> Iterator[Widget]:
+        """What a choice brings follows it."""
         values = node.get("widgets_values")
         linked, place = _linked(node), 0
-        for name, spec in self._declared(kind):
+        left = list(reversed(list(self._declared(kind))))
+        while left:
+            name, spec = left.pop()
             options = spec[1] if len(spec) > 1 else {}
-            if isinstance(values, Mapping):
-                yield _widget(name, spec, name, False, name in linked)
-                continue
-            controlled = _is_controlled(name, options, values, place)
-            yield _widget(name, spec, place, controlled, name in linked)
+            by_name = isinstance(values, Mapping)
+            controlled = not by_name and _is_controlled(name, options, values, place)
+            widget = _widget(name, spec, name if by_name else place, controlled, name in linked)
             place += 2 if controlled else 1
+            left += reversed([one for one in brought(name, spec, widget.value(node)) if is_widget_input(one[1])])
+            yield widget
 
     def _of_instance(self, node: Mapping[str, Any]) -> Iterator[Widget]:
         definition = self._subgraphs[str(node["type"])]
@@ -98,10 +102,8 @@ class Widgets:
         for group in ("required", "optional"):
             inputs = info["input"].get(group, {})
             for name in info["input_order"].get(group, inputs):
-                spec = inputs[name]
-                options = spec[1] if len(spec) > 1 else {}
-                if (isinstance(spec[0], list) or spec[0] in KINDS) and not options.get("forceInput"):
-                    yield name, spec
+                if is_widget_input(inputs[name]):
+                    yield name, inputs[name]
 
 
 def advance(node: dict[str, Any], widgets: Sequence[Widget], rng: random.Random) -> None:
@@ -118,10 +120,19 @@ def advance(node: dict[str, Any], widgets: Sequence[Widget], rng: random.Random)
             widget.set(node, max(low, min(high, value + (1 if control == "increment" else -1))))
 
 
+def is_widget_input(spec: Sequence[Any]) -> bool:
+    """Whether an editor shows a value to set for [type, options], rather than a socket."""
+    options = spec[1] if len(spec) > 1 else {}
+    return (isinstance(spec[0], list) or spec[0] in (*KINDS, DYNAMIC_COMBO)) and not options.get("forceInput")
+
+
 def _widget(name: str, spec: Sequence[Any], place: int | str, controlled: bool, linked: bool) -> Widget:
     options: Mapping[str, Any] = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
     if isinstance(spec[0], list):
         return Widget(name, "COMBO", options, tuple(spec[0]), place, controlled, linked)
+    if spec[0] == DYNAMIC_COMBO:
+        keys = tuple(option["key"] for option in options.get("options") or ())
+        return Widget(name, "COMBO", options, keys, place, controlled, linked)
     choices = tuple(options.get("options") or ()) if spec[0] == "COMBO" else ()
     return Widget(name, str(spec[0]), options, choices, place, controlled, linked)
 

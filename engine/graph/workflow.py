@@ -15,13 +15,14 @@ from typing import Any
 
 from engine.errors import GraphError
 from engine.graph.catalogue import Catalogue
+from engine.graph.dynamic import brought
+from engine.graph.widgets import is_widget_input
 
 MUTED, BYPASSED = 2, 4  # node modes
 INPUT_NODE, OUTPUT_NODE = -10, -20  # what links at the rim of a subgraph name
 NOT_RUN = {"Note", "MarkdownNote", "PrimitiveNode", "Reroute"}  # the editor's own nodes
 SEED_NAMES = ("seed", "noise_seed")
 SEED_CONTROLS = ("fixed", "increment", "decrement", "randomize")
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 DEEPEST = 50  # subgraphs inside one another
 
 
@@ -129,27 +130,22 @@ class _Conversion:
         """The node's widgets by name. Values lie in the order of the widgets; a seed is followed by what happens to it
         after a run, which is no input."""
         values = node.get("widgets_values") or []
-        names = list(self._widget_names(node["type"]))
-        if isinstance(values, Mapping):
-            pairs = [(name, options, values[name]) for name, options in names if name in values]
-        else:
-            pairs = list(_paired(names, values))
-        for name, options, value in pairs:
+        names = list(self._widget_inputs(node["type"]))
+        for name, options, value in _named(names, values) if isinstance(values, Mapping) else _paired(names, values):
             value = scope.promoted.get((str(node["id"]), name), value)
             if isinstance(value, str) and options.get("dynamicPrompts"):
                 value = _chosen(value, self.rng)
             yield name, _wrapped(value)
 
-    def _widget_names(self, class_type: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def _widget_inputs(self, class_type: str) -> Iterator[tuple[str, Sequence[Any]]]:
         if class_type not in self.catalogue:
             return
         info = self.catalogue[class_type].info
         for group in ("required", "optional"):
             inputs = info["input"].get(group, {})
             for name in info["input_order"].get(group, inputs):
-                kind, options = (*inputs[name], {})[:2]
-                if (isinstance(kind, list) or kind in WIDGET_TYPES) and not options.get("forceInput"):
-                    yield name, options
+                if is_widget_input(inputs[name]):
+                    yield name, inputs[name]
 
     def _source(self, scope: _Scope, link: _Link | None) -> tuple[str, int] | _Value | None:
         """Where a link really comes from: through reroutes, bypassed nodes and the rims of subgraphs."""
@@ -257,18 +253,35 @@ def _same_type(one: Any, other: Any) -> bool:
     return one == other or "*" in (one, other)
 
 
-def _paired(
-    names: Sequence[tuple[str, Mapping[str, Any]]], values: Sequence[Any]
-) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
-    place = 0
-    for name, options in names:
-        if place >= len(values):
-            return
-        yield name, options, values[place]
+def _options(written: Sequence[Any]) -> Mapping[str, Any]:
+    return written[1] if len(written) > 1 else {}
+
+
+Inputs = Sequence[tuple[str, Sequence[Any]]]  # names, and [type, options]
+Widget = tuple[str, Mapping[str, Any], Any]  # name, options, value
+
+
+def _paired(inputs: Inputs, values: Sequence[Any]) -> Iterator[Widget]:
+    """Values in the order of the widgets. What a choice brings follows it."""
+    place, left = 0, list(reversed(inputs))
+    while left and place < len(values):
+        name, written = left.pop()
+        options, value = _options(written), values[place]
+        yield name, options, value
+        left += reversed([one for one in brought(name, written, value) if is_widget_input(one[1])])
         place += 1
         controlled = options.get("control_after_generate") or name in SEED_NAMES
         if controlled and place < len(values) and values[place] in SEED_CONTROLS:
             place += 1
+
+
+def _named(inputs: Inputs, values: Mapping[str, Any]) -> Iterator[Widget]:
+    left = list(reversed(inputs))
+    while left:
+        name, written = left.pop()
+        if name in values:
+            yield name, _options(written), values[name]
+            left += reversed([one for one in brought(name, written, values[name]) if is_widget_input(one[1])])
 
 
 def _wrapped(value: Any) -> Any:

@@ -131,6 +131,29 @@ def preview_image(
     return _save(ctx, images, "temp", f"ComfyUI_temp_{secrets.token_hex(4)}", compress_level=1)
 
 
+@node(
+    "ImageCompare",
+    title="Compare Images",
+    title_zh="对比图像",
+    category="image",
+    description="Shows two pictures over each other, with a line between them that follows the mouse.",
+    output_node=True,
+    hidden=["PROMPT", "EXTRA_PNGINFO"],
+)
+def image_compare(
+    ctx: NodeContext,
+    image_a: Annotated[torch.Tensor | None, In("IMAGE")] = None,
+    image_b: Annotated[torch.Tensor | None, In("IMAGE")] = None,
+    compare_view: Annotated[Any, In("IMAGECOMPARE", extra={"socketless": True})] = None,
+) -> dict[str, Any]:
+    """`compare_view` is where the editor draws them."""
+    shown = {}
+    for name, images in (("a_images", image_a), ("b_images", image_b)):
+        if images is not None:
+            shown[name] = _save(ctx, images, "temp", f"compare_{secrets.token_hex(4)}", 1)["ui"]["images"]
+    return {"ui": shown}
+
+
 def _save(ctx: NodeContext, images: torch.Tensor, kind: str, prefix: str, compress_level: int) -> dict[str, Any]:
     if not bool(torch.isfinite(images).all()):
         raise NotFinite(what="picture")

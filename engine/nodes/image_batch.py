@@ -23,6 +23,9 @@ COLOURS = {
 }
 
 
+GROWING = {"template": {"input": {"required": {"image": ["IMAGE", {}]}}, "prefix": "image", "min": 1, "max": 50}}
+
+
 class UnevenSizes(GraphError):
     en = "Pictures of {first} and of {other} can't be one batch. Scale them to one size first (Upscale Image)."
     zh = "尺寸为 {first} 与 {other} 的图像不能合为一个批次。请先缩放到同一尺寸（缩放图像）。"
@@ -41,6 +44,24 @@ def rebatch_images(ctx: NodeContext, images: IMAGE, batch_size: Count) -> tuple[
     size = batch_size[0]  # type: ignore[index]
     single = [one for batch in images for one in batch.split(1)]
     return ([_joined(single[start : start + size]) for start in range(0, len(single), size)],)
+
+
+@node("BatchImagesNode", title="Batch Images", title_zh="合并图像批次", category="image", outputs=[Out("IMAGE")])
+def batch_images(
+    ctx: NodeContext, images: Annotated[dict[str, Tensor], In("COMFY_AUTOGROW_V3", extra=GROWING)]
+) -> tuple[Tensor]:
+    """One batch of up to fifty pictures or batches. What has other proportions than the first is cut to them, what has
+    another size scaled; where some have alpha, the others are opaque."""
+    first, *others = images.values()
+    height, width = first.shape[1:3]
+    channels = max(image.shape[-1] for image in images.values())
+    same = [
+        image
+        if image.shape[1:3] == (height, width)
+        else resized(image.movedim(-1, 1), width, height, "bilinear", "center").movedim(1, -1)
+        for image in (first, *others)
+    ]
+    return (torch.cat([with_channels(image, channels) for image in same]),)
 
 
 @node(

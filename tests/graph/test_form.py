@@ -14,6 +14,7 @@ from engine.graph.layout import to_workflow
 from engine.graph.node import In, InputFiles, NodeContext, Out, node
 from engine.graph.registry import Registry
 from engine.graph.workflow import to_prompt
+from engine.nodes import load_all
 from engine.workspace import Workspace
 
 
@@ -124,6 +125,22 @@ def test_an_input_that_is_not_there_is_refused(
         with_values(workflow, {key: 1}, catalogue, space)
     with pytest.raises(NoSuchInput):
         with_chosen(workflow, [("9", "steps")])
+
+
+def test_what_a_choice_brings_can_be_set(space: Workspace) -> None:
+    registry = Registry()
+    load_all(registry)
+    catalogue = Catalogue.of(registry)
+    inputs = {"filename_prefix": "x", "format": "exr", "format.bit_depth": "32-bit float"}
+    inputs |= {"format.input_color_space": "sRGB"}
+    document = to_workflow({"1": {"class_type": "SaveImageAdvanced", "inputs": inputs}}, catalogue)
+    rows = fields(with_chosen(document, [("1", "format"), ("1", "format.input_color_space")]), catalogue, space)
+    assert [(row["kind"], row["value"], row["choices"]) for row in rows] == [
+        ("combo", "exr", ["png", "exr"]),
+        ("combo", "sRGB", ["sRGB", "HDR", "linear"]),
+    ]
+    changed = with_values(document, {"1.format.input_color_space": "HDR"}, catalogue, space)
+    assert to_prompt(changed, catalogue)["1"]["inputs"] == {**inputs, "format.input_color_space": "HDR"}
 
 
 def test_a_value_that_a_link_gives_can_not_be_set(catalogue: Catalogue, space: Workspace) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from engine.graph.catalogue import Catalogue, Entry
 from engine.graph.layout import to_workflow
+from engine.graph.registry import Registry
 from engine.graph.validation import unwrapped
 from engine.graph.workflow import to_prompt
+from engine.nodes import load_all
 from engine.workflows import LoraChoice, PictureSettings, text_to_image
 
 HERE = Path(__file__).parent
@@ -38,6 +40,19 @@ def test_a_prompt_is_the_same_after_the_way_through_a_workflow(path: Path, catal
     for key in known:
         for name, value in prompt[key]["inputs"].items():
             assert unwrapped(back[key]["inputs"][name]) == unwrapped(value), (key, name)
+
+
+def test_growing_lists_and_what_a_choice_brings_come_back() -> None:
+    registry = Registry()
+    load_all(registry)
+    chosen = {"format": "png", "format.bit_depth": "16-bit", "format.input_color_space": "sRGB"}
+    prompt = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        "2": {"class_type": "BatchImagesNode", "inputs": {"images.image0": ["1", 0], "images.image2": ["1", 0]}},
+        "3": {"class_type": "SaveImageAdvanced", "inputs": {"images": ["2", 0], "filename_prefix": "x", **chosen}},
+    }
+    catalogue = Catalogue.of(registry)
+    assert given(to_prompt(to_workflow(prompt, catalogue), catalogue)) == given(prompt)
 
 
 def test_ids_that_are_no_numbers_get_one_and_links_follow(catalogue: Catalogue) -> None:

@@ -251,6 +251,19 @@ def test_dynamic_prompts_are_chosen_and_comments_go(catalogue):
     assert texts == {f"a {c} fox \nand {{braces}}" for c in ("red", "blue", "dark blue")}
 
 
+def test_what_a_choice_brings_lies_behind_it(catalogue):
+    saved = node(3, "SaveImageAdvanced", ["ComfyUI", "exr", "32-bit float", "HDR"])
+    chosen = {"format": "exr", "format.bit_depth": "32-bit float", "format.input_color_space": "HDR"}
+    assert to_prompt(workflow([saved], []), catalogue)["3"]["inputs"] == {"filename_prefix": "ComfyUI", **chosen}
+    by_name = node(3, "SaveImageAdvanced", {"filename_prefix": "x", **chosen, "format.unknown": 1})
+    assert to_prompt(workflow([by_name], []), catalogue)["3"]["inputs"] == {"filename_prefix": "x", **chosen}
+    unknown = node(3, "SaveImageAdvanced", ["ComfyUI", "webp", "lossy"])
+    assert to_prompt(workflow([unknown], []), catalogue)["3"]["inputs"] == {
+        "filename_prefix": "ComfyUI",
+        "format": "webp",
+    }
+
+
 def test_a_prompt_is_left_as_it_is(catalogue):
     prompt = {"1": {"class_type": "EmptyLatentImage", "inputs": {}}}
     assert to_prompt(prompt, catalogue) is prompt

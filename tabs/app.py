@@ -47,6 +47,9 @@ def language_of(request: gr.Request | None) -> Language:
 
 
 def refuse(error: EaselError, request: gr.Request | None) -> gr.Error:
-    """A refusal as Gradio shows it, in the words of the asker's language. Nothing on the page is changed."""
+    """A refusal as Gradio shows it, in the words of the asker's language. Nothing on the page is changed.
+
+    Clients of the API read the title; the page draws its own (static/chrome.js), because Gradio 6 shows none.
+    """
     language = language_of(request)
     return gr.Error(error.text(language), title=say("refused", language), print_exception=False)

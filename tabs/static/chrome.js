@@ -19,6 +19,8 @@ class Switches extends Live {
   }
 
   draw() {
+    // Gradio's refusals are headed "Error" whatever their title is: easel.css shows this instead.
+    document.documentElement.style.setProperty('--ez-refused', JSON.stringify(t('refused')));
     const dark = document.body.classList.contains('dark');
     const running = [...feed.jobs.values()].filter((job) => ['running', 'queued'].includes(job.state)).length;
     const state = t('worker.' + feed.worker.state);

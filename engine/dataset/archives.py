@@ -19,6 +19,8 @@ from typing import IO, Any
 from engine.dataset.decoding import PICTURE_SUFFIXES
 from engine.dataset.export import SIDECAR_SUFFIXES, caption_of, rules_of
 from engine.dataset.library import Dataset, free_name, safe_name
+from engine.dataset.mask_files import mask_png
+from engine.dataset.mask_names import mask_name
 from engine.dataset.pictures import scan
 from engine.dataset.records import Picture
 from engine.dataset.view import View
@@ -90,8 +92,11 @@ def pack(
     pictures: Iterable[Picture] | None = None,
     progress: ProgressSink = silent,
 ) -> int:
-    """Write pictures and their captions as .txt into a zip file, whole or not at all. Returns how many pictures."""
-    rules = rules_of(dataset)
+    """Write pictures, their captions as .txt and their masks under `masks/` into a zip file, whole or not at all.
+
+    Returns how many pictures.
+    """
+    rules, masks = rules_of(dataset), dataset.store.marks("mask")
     chosen = list(view.pictures() if pictures is None else pictures)
     with replacing(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
         for number, picture in enumerate(chosen):
@@ -101,6 +106,8 @@ def pack(
                 continue
             packed.write(path, picture.path)
             packed.writestr(f"{picture.path.rsplit('.', 1)[0]}.txt", caption_of(view, rules, picture))
+            if picture.id in masks:
+                packed.writestr(mask_name(picture.path, "folder"), mask_png(dataset, picture, masks[picture.id]))
     return len(chosen)
 
 

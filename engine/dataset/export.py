@@ -102,7 +102,7 @@ def export_sidecars(
         data = caption_of(view, rules, picture).encode()
         for path in picture.paths:
             name = _sidecar(path, suffix)
-            with _listed(report, name):
+            with listed(report, name):
                 if owner[name] != path and not _same_caption(view, rules, owner[name], data):
                     raise SharedSidecar(first=owner[name], second=path, sidecar=name)
                 _write(dataset, files[path].sidecar, path, name, data, overwrite, report)
@@ -128,7 +128,7 @@ def import_sidecars(
             name = next((n for s in suffixes if (dataset.root / (n := _sidecar(path, s))).is_file()), None)
             if name is None:
                 continue
-            with _listed(report, name):
+            with listed(report, name):
                 text, digest = read_caption(dataset.root / name)
                 dataset.store.set_sidecar(path, digest)
                 tags = [tag for tag in split_tags(text) if tag != trigger]
@@ -203,7 +203,7 @@ def _sidecar(path: str, suffix: str) -> str:
     return path.rsplit(".", 1)[0] + suffix
 
 
-class _listed:
+class listed:
     """An error of ours inside is listed under `name`; the rest goes on."""
 
     def __init__(self, report: SidecarReport, name: str) -> None:

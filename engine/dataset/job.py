@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.dataset.archives import unpack as unpack_archive
 from engine.dataset.export import SIDECAR_SUFFIXES, import_sidecars
 from engine.dataset.library import Library
+from engine.dataset.mask_files import import_masks
+from engine.dataset.mask_names import masks_among
 from engine.dataset.measures import measure
 from engine.dataset.pictures import scan
 from engine.dataset.view import View
@@ -75,6 +77,8 @@ def unpack(ctx: JobContext, settings: UnpackSettings) -> dict[str, Any]:
         problems = dict(report.left_out)
         if any(name.endswith(SIDECAR_SUFFIXES) for name in report.files):
             problems |= import_sidecars(dataset, View(dataset.store), read_as=settings.read_as).problems
+        if masks_among(report.files):
+            problems |= import_masks(dataset).problems
     archive.unlink(missing_ok=True)
     return {"files": len(report.files), "problems": problems}
 

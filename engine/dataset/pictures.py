@@ -18,6 +18,7 @@ from PIL import Image
 
 from engine.dataset.decoding import PICTURE_SUFFIXES, NotAPicture, PictureFacts, PictureGone, open_rgb, read_facts
 from engine.dataset.library import Dataset, free_name, safe_name
+from engine.dataset.mask_names import masks_among
 from engine.dataset.records import FileRow, Picture
 from engine.errors import PictureError
 from engine.progress import ProgressSink, silent
@@ -36,6 +37,7 @@ class ScanReport:
     moved: int = 0
     gone: int = 0
     unchanged: int = 0
+    masks: int = 0  # files that are masks of pictures, and so no pictures
     problems: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -52,8 +54,11 @@ class _Seen:
 def scan(dataset: Dataset, progress: ProgressSink = silent, *, threads: int = 4) -> ScanReport:
     """Bring the store up to date with the folder. Files with the size and time they had are not read again."""
     known = dataset.store.files()
-    found = dict(_walk(dataset.root))
-    report = ScanReport(problems={p: r.problem for p, r in known.items() if r.problem and p in found})
+    found = dict(files_in(dataset.root))
+    masks = masks_among(found)
+    for path in masks:
+        del found[path]
+    report = ScanReport(masks=len(masks), problems={p: r.problem for p, r in known.items() if r.problem and p in found})
     new = [p for p, (size, mtime) in found.items() if not _same(known.get(p), size, mtime)]
     report.unchanged = len(found) - len(new)
     gone = [path for path in known if path not in found]
@@ -135,7 +140,7 @@ def _claim(root: Path, name: str) -> str:
         return free
 
 
-def _walk(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+def files_in(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """(path relative to root with forward slashes, (size, mtime_ns)) of every picture file, hidden folders left out."""
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.dataset import bulk
 from engine.dataset.captions import CaptionRules, canonical, pretty, split_tags
-from engine.dataset.export import SidecarReport, export_sidecars, import_sidecars, set_rules
+from engine.dataset.export import export_sidecars, import_sidecars, set_rules
 from engine.dataset.library import Dataset
 from engine.dataset.pictures import scan
 from engine.dataset.query import matching
@@ -23,6 +23,7 @@ from engine.errors import InputError, NotFound
 from engine.settings import checked
 from engine.workspace import Workspace
 from studio.live import dataset_drawn
+from studio.live.dataset_drawn import report_json
 from taggers.catalogue import tagger
 
 log = logging.getLogger(__name__)
@@ -224,14 +225,9 @@ def _import(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, 
     )
 
 
-def report_json(report: SidecarReport) -> dict[str, Any]:
-    problems = [{"path": path, **problem} for path, problem in report.problems.items()]
-    return {"done": report.done, "unchanged": report.unchanged, "problems": problems}
-
-
 def _scan(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
     report = scan(dataset)
-    return {"added": report.added, "gone": report.gone, "problems": len(report.problems)}
+    return {"added": report.added, "gone": report.gone, "masks": report.masks, "problems": len(report.problems)}
 
 
 ACTIONS: dict[str, Action] = {
@@ -248,6 +244,8 @@ ACTIONS: dict[str, Action] = {
     "crop": dataset_drawn.crop,
     "mask": dataset_drawn.mask,
     "masks": dataset_drawn.masks_of_regions,
+    "write_masks": dataset_drawn.write_masks,
+    "read_masks": dataset_drawn.read_masks,
     "restore": dataset_drawn.restore,
     "restore_all": dataset_drawn.restore_all,
     "vote": dataset_drawn.vote,

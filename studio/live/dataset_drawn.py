@@ -6,7 +6,9 @@ import base64
 import binascii
 from typing import Any
 
+from engine.dataset.export import SidecarReport
 from engine.dataset.library import Dataset
+from engine.dataset.mask_files import export_masks, import_masks
 from engine.dataset.masks import mask_of_regions, read_mask, set_crop, set_mask, set_masks
 from engine.dataset.records import Picture
 from engine.dataset.regions import regions_of
@@ -59,6 +61,22 @@ def masks_of_regions(workspace: Workspace, dataset: Dataset, view: View, body: d
     if not made:
         raise NoRegions()
     return {"changed": set_masks(dataset, made, f"◩ {len(made)} ▢") is not None, "pictures": len(made)}
+
+
+def write_masks(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    """Masks as files: `layout` is "beside" the pictures (-masklabel.png) or in a "folder" (masks/)."""
+    layout = "folder" if body.get("layout") == "folder" else "beside"
+    return report_json(export_masks(dataset, layout=layout, overwrite=bool(body.get("overwrite"))))
+
+
+def read_masks(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    """The masks that lie beside the pictures or in the folder of masks."""
+    return report_json(import_masks(dataset))
+
+
+def report_json(report: SidecarReport) -> dict[str, Any]:
+    problems = [{"path": path, **problem} for path, problem in report.problems.items()]
+    return {"done": report.done, "unchanged": report.unchanged, "problems": problems}
 
 
 def restore(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,14 @@ from engine.dataset.export import SIDECAR_SUFFIXES, add_sidecar
 from engine.dataset.formats import FILES, PROMPT, export_file, import_file
 from engine.dataset.job import uploads
 from engine.dataset.library import Dataset, safe_name
+from engine.dataset.mask_files import add_mask_file
 from engine.dataset.masks import mask_path
 from engine.dataset.pictures import add_upload, thumbnail
 from engine.dataset.view import View
 from engine.errors import GONE, DiskFull, InputError, NotFound
 from studio.app import App
 from studio.comfy.requests import file_body, limited
-from studio.live.dataset_actions import report_json
+from studio.live.dataset_drawn import report_json
 
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # addresses carry the content's hash
 FORGOTTEN = 7 * 86_400.0  # seconds after which an upload that no job took is deleted
@@ -65,7 +66,7 @@ def routes(app: App, opened: Opened) -> list[BaseRoute]:
         sent, _ = await file_body(request, "file", app.settings.limits.upload_mb)
         data, name = await sent.read(), sent.filename or ""
         dataset, _ = await run_in_threadpool(opened, request.path_params["name"])
-        keep = add_sidecar if name.lower().endswith(SIDECAR_SUFFIXES) else add_upload
+        keep = add_sidecar if name.lower().endswith(SIDECAR_SUFFIXES) else _add_picture
         return JSONResponse({"name": await run_in_threadpool(keep, dataset, name, data)})
 
     async def archive(request: Request) -> Response:
@@ -158,6 +159,11 @@ def routes(app: App, opened: Opened) -> list[BaseRoute]:
         Route("/datasets/{name}/mask/{id:int}", mask),
         Route("/datasets/{name}/{size}/{id:int}", file),
     ]
+
+
+def _add_picture(dataset: Dataset, name: str, data: bytes) -> str:
+    """A picture, or by its name the mask of one that is there."""
+    return add_mask_file(dataset, name, data) or add_upload(dataset, name, data)
 
 
 async def _received(request: Request, folder: Path) -> Path:

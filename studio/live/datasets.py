@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from engine.dataset.export import import_sidecars
 from engine.dataset.library import Dataset, Library
+from engine.dataset.mask_files import import_masks
 from engine.dataset.pictures import scan
 from engine.dataset.query import BadFilter
 from engine.dataset.view import View
@@ -59,10 +60,12 @@ class OpenDatasets:
         return DEMO
 
     def _take(self, dataset: Dataset) -> None:
-        scan(dataset)
+        report = scan(dataset)
         view = View(dataset.store)
         if not view.sources():
             import_sidecars(dataset, view)
+        if report.masks and not dataset.store.events(1):
+            import_masks(dataset)
         self._open[dataset.name] = dataset, view
 
 

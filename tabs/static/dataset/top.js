@@ -14,6 +14,7 @@ export function topHtml(d) {
     <button data-act="scan">${t('dataset.scan')}</button>${undo('undo', info.undo)}${undo('redo', info.redo)}` : ''}`;
 }
 
+const MASK = /-masklabel\.png$/i;
 const CAPTIONS = /\.(jsonl?|csv)$/i;
 
 /** One file at a time: pictures and sidecars are taken in at once, a zip is sent whole and unpacked by a job. */
@@ -55,10 +56,11 @@ export const verbs = {
   },
   async scan(d) {
     const found = await d.change('scan');
-    if (found) toast(t('dataset.scanned', { added: found.added, gone: found.gone }));
+    if (found) toast(t('dataset.scanned', { added: found.added, gone: found.gone }) + (found.masks ? ` ${t('dataset.maskfiles', { n: found.masks })}` : ''));
   },
   async upload(d, { files: chosen }) {
-    const files = [...chosen];
+    // a mask is known by the picture of its name, which must be there before
+    const files = [...chosen].sort((a, b) => MASK.test(a.name) - MASK.test(b.name));
     if (!d.name || !files.length) return;
     d.refused = [];
     for (const [i, file] of files.entries()) {

@@ -1,0 +1,20 @@
+"""A studio with a tiny checkpoint of Stable Diffusion 1.x, and diffusers' modules of the same file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.pipelines import sd1
+from tests.pipelines.running import Studio
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return Studio(tmp_path_factory.mktemp("studio"))
+
+
+@pytest.fixture(scope="module")
+def parts(studio: Studio) -> dict[str, Any]:
+    return sd1.make_parts(studio)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.families.parts.schedule import FlowSchedule
+from engine.families.parts.schedule import DiscreteSchedule, FlowSchedule, Schedule, scaled_linear_alphas_cumprod
 from engine.sampling.denoiser import Step
 from engine.sampling.noise import brownian_noise, step_noise
 from engine.sampling.samplers.flow import flow_step
@@ -136,3 +136,12 @@ def test_every_scheduler_falls_from_one_to_zero(scheduler: str, schedule: FlowSc
     sigmas = sigmas_for(schedule, scheduler, 20)
     assert sigmas == sorted(sigmas, reverse=True) and sigmas[-1] == 0 and 0.9 < sigmas[0] <= 1.0
     assert len(sigmas) in (21, 22)
+
+
+@pytest.mark.parametrize("name", ["euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral"])
+@pytest.mark.parametrize("schedule", [SCHEDULE, DiscreteSchedule.from_alphas_cumprod(scaled_linear_alphas_cumprod())])
+def test_an_eta_that_leaves_no_way_down_still_makes_numbers(name: str, schedule: Schedule) -> None:
+    sigmas = sigmas_for(schedule, "simple", 4)
+    x = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    out = SAMPLERS[name].having(eta=20.0).on(schedule)(GaussianFlow(), x, sigmas, noise=step_noise(x, 2))
+    assert bool(out.isfinite().all())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from engine.sampling.denoiser import Callback, Denoiser, GuidedDenoiser, NoiseSource, Step, silent
-from engine.sampling.samplers.euler import ancestral_step, slope
+from engine.sampling.samplers.euler import Ancestral, ancestral_step, exploding_step, geometric_mean, slope
 
 
 def log_time(sigma: float) -> float:
@@ -27,6 +28,11 @@ def between(sigma: float, sigma_next: float, r: float) -> float:
     the time gives noise that differs by 1e-4."""
     t, t_next = torch.tensor([sigma, sigma_next], dtype=torch.float32).log().neg()
     return float(torch.lerp(t, t_next, r).neg().exp())
+
+
+def _towards(denoised: Tensor, x: Tensor, left: float) -> Tensor:
+    """The exact step for a constant denoised, of whose way to it the part `left` = exp(-h) is left."""
+    return x * left + denoised * (1 - left)
 
 
 def sample_dpmpp_2m(
@@ -81,19 +87,21 @@ def sample_dpmpp_2s_ancestral(
     noise: NoiseSource,
     eta: float = 1.0,
     s_noise: float = 1.0,
+    ancestral: Ancestral = exploding_step,
+    middle: Callable[[float, float], float] = geometric_mean,
 ) -> Tensor:
-    """Ancestral sampling with the steps of DPM-Solver++(2S), https://arxiv.org/abs/2211.01095, algorithm 1."""
+    """Ancestral sampling with the steps of DPM-Solver++(2S), https://arxiv.org/abs/2211.01095, algorithm 1. middle: the
+    sigma halfway in the log signal to noise ratio. A large eta may leave no way down for it: that step is Euler's."""
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
         denoised = denoiser(x, sigma)
         callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
-        sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
-        if sigma_down == 0:
-            x = denoised
-        else:
-            h = log_time(sigma_down) - log_time(sigma)
-            x_2 = x * math.exp(-h / 2) - denoised * math.expm1(-h / 2)
-            denoised_2 = denoiser(x_2, sigma * math.exp(-h / 2))
-            x = x * math.exp(-h) - denoised_2 * math.expm1(-h)
+        if sigma_next == 0:
+            return denoised
+        sigma_down, scale, sigma_up = ancestral(sigma, sigma_next, eta)
+        if sigma_down > 0:
+            sigma_mid = middle(sigma, sigma_down)
+            denoised = denoiser(_towards(denoised, x, sigma_mid / sigma), sigma_mid)
+        x = _towards(denoised, x, sigma_down / sigma) * scale
         if sigma_up:
             x = x + noise(sigma, sigma_next) * (s_noise * sigma_up)
     return x

@@ -25,6 +25,17 @@ def ancestral_step(sigma: float, sigma_next: float, eta: float) -> tuple[float, 
     return math.sqrt(sigma_next**2 - sigma_up**2), sigma_up
 
 
+# (sigma, sigma_next, eta) -> (sigma_down, scale, sigma_up): step down to sigma_down, multiply by scale, add noise of
+# sigma_up to arrive at sigma_next. flow.py has that of flow models.
+Ancestral = Callable[[float, float, float], tuple[float, float, float]]
+
+
+def exploding_step(sigma: float, sigma_next: float, eta: float) -> tuple[float, float, float]:
+    """The `Ancestral` step where alpha is 1: nothing is scaled."""
+    sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
+    return sigma_down, 1.0, sigma_up
+
+
 def no_mixing(sigma: float) -> float:
     """The clean latent's part of x in k-diffusion's scale."""
     return 1.0
@@ -59,13 +70,16 @@ def sample_euler_ancestral(
     noise: NoiseSource,
     eta: float = 1.0,
     s_noise: float = 1.0,
+    ancestral: Ancestral = exploding_step,
 ) -> Tensor:
     """Euler steps to a lower sigma, noise back up: DDPM's ancestral sampling in k-diffusion's form."""
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
         denoised = denoiser(x, sigma)
         callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
-        sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
-        x = x + slope(x, sigma, denoised) * (sigma_down - sigma)
+        if sigma_next == 0:
+            return denoised
+        sigma_down, scale, sigma_up = ancestral(sigma, sigma_next, eta)
+        x = (x + slope(x, sigma, denoised) * (sigma_down - sigma)) * scale
         if sigma_up:
             x = x + noise(sigma, sigma_next) * (s_noise * sigma_up)
     return x
@@ -170,20 +184,22 @@ def sample_dpm_2_ancestral(
     noise: NoiseSource,
     eta: float = 1.0,
     s_noise: float = 1.0,
+    ancestral: Ancestral = exploding_step,
 ) -> Tensor:
-    """Ancestral sampling with the second-order steps of DPM-Solver-2 (https://arxiv.org/abs/2206.00927)."""
+    """Ancestral sampling with the second-order steps of DPM-Solver-2 (https://arxiv.org/abs/2206.00927). A large eta
+    may leave no way down for a midpoint: that step is Euler's."""
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
         denoised = denoiser(x, sigma)
         callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
-        sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
+        if sigma_next == 0:
+            return denoised
+        sigma_down, scale, sigma_up = ancestral(sigma, sigma_next, eta)
         d = slope(x, sigma, denoised)
-        if sigma_down == 0:
-            x = x + d * (sigma_down - sigma)
-            continue
-        sigma_mid = geometric_mean(sigma, sigma_down)
-        x_2 = x + d * (sigma_mid - sigma)
-        d_2 = slope(x_2, sigma_mid, denoiser(x_2, sigma_mid))
-        x = x + d_2 * (sigma_down - sigma)
+        if sigma_down > 0:
+            sigma_mid = geometric_mean(sigma, sigma_down)
+            x_2 = x + d * (sigma_mid - sigma)
+            d = slope(x_2, sigma_mid, denoiser(x_2, sigma_mid))
+        x = (x + d * (sigma_down - sigma)) * scale
         if sigma_up:
             x = x + noise(sigma, sigma_next) * (s_noise * sigma_up)
     return x

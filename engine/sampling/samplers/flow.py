@@ -1,11 +1,11 @@
-"""Samplers of flow models, x = (1 - sigma) * clean + sigma * noise, where noise is added on the way.
+"""What samplers need to know of flow models, x = (1 - sigma) * clean + sigma * noise: their loops are the same.
 
-Solvers of the ODE alone need no other form: its slope is (x - denoised) / sigma here as well.
+Solvers of the ODE need nothing: its slope is (x - denoised) / sigma here as well. Those that add noise are given the
+flow's step down and back up, or run over the ratio of noise to signal, where alpha is 1.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from engine.families.parts.schedule import Schedule
-from engine.sampling.denoiser import Callback, Denoiser, GuidedDenoiser, NoiseSource, Step, silent
-from engine.sampling.samplers.euler import geometric_mean, slope
+from engine.sampling.denoiser import Callback, GuidedDenoiser, NoiseSource, Step, silent
+from engine.sampling.samplers.euler import geometric_mean
 
 # Pure noise has no signal to noise ratio: a run in that ratio starts where this part of the way is done.
 FIRST_PERCENT = 1e-4
@@ -30,78 +30,22 @@ def flow_step(sigma: float, sigma_next: float, eta: float) -> tuple[float, float
     return down, scale, math.sqrt(max(sigma_next**2 - (down * scale) ** 2, 0.0))
 
 
-def sample_euler_ancestral(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: list[float],
-    *,
-    callback: Callback = silent,
-    noise: NoiseSource,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
-) -> Tensor:
-    """Euler steps to a lower sigma, noise back up."""
-    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
-        denoised = denoiser(x, sigma)
-        callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
-        if sigma_next == 0:
-            return denoised
-        down, scale, up = flow_step(sigma, sigma_next, eta)
-        x = x + slope(x, sigma, denoised) * (down - sigma)
-        if eta > 0:
-            x = x * scale + noise(sigma, sigma_next) * (s_noise * up)
-    return x
+def flow_middle(sigma: float, down: float) -> float:
+    """The sigma halfway in the log signal to noise ratio."""
+    if sigma >= 1:
+        return NEAR_ONE
+    ratio = geometric_mean(_ratio(sigma), _ratio(down))
+    return ratio / (1 + ratio)
 
 
-def sample_dpm_2_ancestral(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: list[float],
-    *,
-    callback: Callback = silent,
-    noise: NoiseSource,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
-) -> Tensor:
-    """Midpoint steps in log sigma to a lower sigma, noise back up."""
-    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
-        denoised = denoiser(x, sigma)
-        callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
-        if sigma_next == 0:
-            return denoised
-        down, scale, up = flow_step(sigma, sigma_next, eta)
-        middle = geometric_mean(sigma, down)
-        x_2 = x + slope(x, sigma, denoised) * (middle - sigma)
-        x = x + slope(x_2, middle, denoiser(x_2, middle)) * (down - sigma)
-        x = x * scale + noise(sigma, sigma_next) * (s_noise * up)
-    return x
+def ancestral_options(schedule: Schedule) -> dict[str, Any]:
+    """What samplers that step down and add noise are told for models of that schedule."""
+    return {"ancestral": flow_step} if schedule.is_flow else {}
 
 
-def sample_dpmpp_2s_ancestral(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigmas: list[float],
-    *,
-    callback: Callback = silent,
-    noise: NoiseSource,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
-) -> Tensor:
-    """DPM-Solver++(2S) steps, https://arxiv.org/abs/2211.01095, to a lower sigma, noise back up. The middle of a
-    step is that of the log signal to noise ratio."""
-    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
-        denoised = denoiser(x, sigma)
-        callback(Step(i, len(sigmas) - 1, sigma, x, denoised))
-        if sigma_next == 0:
-            return denoised
-        down, scale, up = flow_step(sigma, sigma_next, eta)
-        ratio = math.sqrt(_ratio(sigma) * _ratio(down)) if sigma < 1 else math.inf
-        middle = NEAR_ONE if math.isinf(ratio) else ratio / (1 + ratio)
-        x_2 = x + slope(x, sigma, denoised) * (middle - sigma)
-        x = x + (x - denoiser(x_2, middle)) * ((down - sigma) / sigma)
-        if eta > 0:
-            x = x * scale + noise(sigma, sigma_next) * (s_noise * up)
-    return x
+def halfway_options(schedule: Schedule) -> dict[str, Any]:
+    """Those, for samplers that also ask halfway."""
+    return {"ancestral": flow_step, "middle": flow_middle} if schedule.is_flow else {}
 
 
 def exploding(sample: Callable[..., Tensor], schedule: Schedule) -> Callable[..., Tensor]:

@@ -34,14 +34,14 @@ class Sampler:
     """A `sample_*` function, the noise it adds, and options that follow from the model's schedule.
 
     fresh_mask_noise: with a mask, what lies outside of it gets noise of its own (of seed + 1).
-    flow: another function for flow models, or "ratio": `function` over the ratio of noise to signal.
+    over_ratio: for flow models it runs over the ratio of noise to signal.
     """
 
     function: Callable[..., Tensor]
     noise: Literal["step", "brownian"] = "step"
     options: Callable[[Schedule], Mapping[str, Any]] = _nothing
     fresh_mask_noise: bool = False
-    flow: Callable[..., Tensor] | Literal["ratio"] | None = None
+    over_ratio: bool = False
 
     @property
     def name(self) -> str:
@@ -50,8 +50,8 @@ class Sampler:
     def on(self, schedule: Schedule) -> Callable[..., Tensor]:
         """(denoiser, x, sigmas, *, callback, noise) -> x, for models of that schedule."""
         function = self.function
-        if schedule.is_flow and self.flow is not None:
-            function = flow.exploding(function, schedule) if self.flow == "ratio" else self.flow
+        if schedule.is_flow and self.over_ratio:
+            function = flow.exploding(function, schedule)
         return partial(function, **self.options(schedule))
 
     def having(self, **options: Any) -> Sampler:
@@ -59,25 +59,25 @@ class Sampler:
         return replace(self, options=lambda schedule: {**self.options(schedule), **options})
 
 
-_2m_sde = Sampler(dpmpp.sample_dpmpp_2m_sde, "brownian", flow="ratio")
-_2m_sde_heun = Sampler(dpmpp.sample_dpmpp_2m_sde_heun, "brownian", flow="ratio")
-_3m_sde = Sampler(dpmpp.sample_dpmpp_3m_sde, "brownian", flow="ratio")
-_sde = Sampler(dpmpp.sample_dpmpp_sde, "brownian", flow="ratio")
+_2m_sde = Sampler(dpmpp.sample_dpmpp_2m_sde, "brownian", over_ratio=True)
+_2m_sde_heun = Sampler(dpmpp.sample_dpmpp_2m_sde_heun, "brownian", over_ratio=True)
+_3m_sde = Sampler(dpmpp.sample_dpmpp_3m_sde, "brownian", over_ratio=True)
+_sde = Sampler(dpmpp.sample_dpmpp_sde, "brownian", over_ratio=True)
 
 # The *_gpu names drew their noise on the GPU once; here all noise is the CPU's, so that they equal the plain ones.
 SAMPLERS: Mapping[str, Sampler] = {
     "euler": Sampler(euler.sample_euler),
     "euler_cfg_pp": Sampler(euler.sample_euler_cfg_pp, options=_mixing),
-    "euler_ancestral": Sampler(euler.sample_euler_ancestral, flow=flow.sample_euler_ancestral),
+    "euler_ancestral": Sampler(euler.sample_euler_ancestral, options=flow.ancestral_options),
     "euler_ancestral_cfg_pp": Sampler(euler.sample_euler_ancestral_cfg_pp, options=_mixing),
     "heun": Sampler(euler.sample_heun),
     "heunpp2": Sampler(euler.sample_heunpp2),
     "dpm_2": Sampler(euler.sample_dpm_2),
-    "dpm_2_ancestral": Sampler(euler.sample_dpm_2_ancestral, flow=flow.sample_dpm_2_ancestral),
+    "dpm_2_ancestral": Sampler(euler.sample_dpm_2_ancestral, options=flow.ancestral_options),
     "lms": Sampler(multistep.sample_lms),
     "dpm_fast": Sampler(dpm_solver.sample_dpm_fast),
     "dpm_adaptive": Sampler(dpm_solver.sample_dpm_adaptive),
-    "dpmpp_2s_ancestral": Sampler(dpmpp.sample_dpmpp_2s_ancestral, flow=flow.sample_dpmpp_2s_ancestral),
+    "dpmpp_2s_ancestral": Sampler(dpmpp.sample_dpmpp_2s_ancestral, options=flow.halfway_options),
     "dpmpp_2s_ancestral_cfg_pp": Sampler(dpmpp.sample_dpmpp_2s_ancestral_cfg_pp),
     "dpmpp_sde": _sde,
     "dpmpp_sde_gpu": _sde,
@@ -100,11 +100,11 @@ SAMPLERS: Mapping[str, Sampler] = {
     "res_multistep_ancestral_cfg_pp": Sampler(exponential.sample_res_multistep_ancestral_cfg_pp),
     "gradient_estimation": Sampler(multistep.sample_gradient_estimation),
     "gradient_estimation_cfg_pp": Sampler(multistep.sample_gradient_estimation_cfg_pp),
-    "er_sde": Sampler(exponential.sample_er_sde, flow="ratio"),
-    "seeds_2": Sampler(exponential.sample_seeds_2, flow="ratio"),
-    "seeds_3": Sampler(exponential.sample_seeds_3, flow="ratio"),
-    "sa_solver": Sampler(exponential.sample_sa_solver, options=sde_window, flow="ratio"),
-    "sa_solver_pece": Sampler(exponential.sample_sa_solver_pece, options=sde_window, flow="ratio"),
+    "er_sde": Sampler(exponential.sample_er_sde, over_ratio=True),
+    "seeds_2": Sampler(exponential.sample_seeds_2, over_ratio=True),
+    "seeds_3": Sampler(exponential.sample_seeds_3, over_ratio=True),
+    "sa_solver": Sampler(exponential.sample_sa_solver, options=sde_window, over_ratio=True),
+    "sa_solver_pece": Sampler(exponential.sample_sa_solver_pece, options=sde_window, over_ratio=True),
     "ddim": Sampler(euler.sample_euler, fresh_mask_noise=True),  # without its own noise DDIM is Euler's method in sigma
     "uni_pc": Sampler(uni_pc.sample_uni_pc),
     "uni_pc_bh2": Sampler(uni_pc.sample_uni_pc_bh2),

@@ -75,6 +75,11 @@ class NodeList:
         """What stands for node types that are no more."""
         return [*OWN, *map(Replacement.from_json, self._heard().get("replacements", ()))]
 
+    @property
+    def served(self) -> dict[str, Any] | None:
+        """How what packs answer over HTTP is reached (engine.custom.serving.Served), as far as the worker has told."""
+        return self._told.get("served")
+
     def ask(self, checks: Sequence[CustomCheck]) -> Sequence[Mapping[str, Any]]:
         """Nodes' own checks, by the worker's control thread. A worker that is away checks them when it runs them."""
         try:

@@ -31,6 +31,7 @@ from studio import api, page
 from studio.access import Access
 from studio.app import App
 from studio.comfy import editor, events, files, history, info, internal, models, packs, prompt, templates, userdata
+from studio.comfy.pack_http import PackRoutes
 from studio.comfy.requests import error_response, failure_response, system_response
 from studio.gate import Gate
 from studio.nodes import NodeList
@@ -89,8 +90,9 @@ def worker_environment(settings: StudioSettings) -> dict[str, str]:
 def asgi_app(app: App, with_page: bool = True) -> ASGIApp:
     """Everything that answers on the port, behind the gate."""
     sockets = events.Sockets(app)
+    of_packs = PackRoutes(app, editor.CONTENT_POLICY)
     comfy = [
-        *prompt.routes(app, sockets),
+        *prompt.routes(app, sockets, of_packs.on_prompt),
         *history.routes(app),
         *files.routes(app),
         *info.routes(app),
@@ -100,12 +102,15 @@ def asgi_app(app: App, with_page: bool = True) -> ASGIApp:
         *userdata.routes(app),
         *templates.routes(app),
         *events.routes(app, sockets),
+        of_packs,
     ]
 
     @asynccontextmanager
     async def lifespan(server: Starlette) -> AsyncIterator[None]:
         sockets.start()
         threading.Thread(target=_tidy, args=(app,), name="tidy", daemon=True).start()
+        if app.nodes.custom:  # whoever asks a pack something first need not have asked for the nodes
+            threading.Thread(target=app.nodes.packs, name="packs", daemon=True).start()
         yield
         sockets.stop()
 
@@ -214,7 +219,9 @@ def _again(routes: list[BaseRoute]) -> list[BaseRoute]:
     """The same routes once more, for the mount under /api."""
     made: list[BaseRoute] = []
     for route in routes:
-        if isinstance(route, Route):
+        if isinstance(route, PackRoutes):
+            made.append(route)
+        elif isinstance(route, Route):
             made.append(Route(route.path, route.endpoint, methods=list(route.methods or ()), name=f"api {route.name}"))
         elif isinstance(route, WebSocketRoute):
             made.append(WebSocketRoute(route.path, route.endpoint, name=f"api {route.name}"))

@@ -68,16 +68,18 @@ def _packs(worker: WorkerHandle, registry: Registry) -> Callable[[dict[str, Any]
     """Node code of others, where the owner of the machine has turned it on. Returns what tells the server of it."""
     worker.phase("loading node packs")
     from engine.custom.host import Host
-    from engine.custom.packs import load_packs, told
+    from engine.custom.packs import load_packs, prompt_server, told
+    from engine.custom.serving import serve
 
     def emit(event: str, data: Any, sid: str | None) -> None:
         worker.emit("pack_message", name=event, data=data, sid=sid)
 
     host = Host(worker.workspace, worker.models, registry, emit)
     packs = load_packs(worker.workspace.pack_roots, host)
+    served = serve(prompt_server())
     with replacing(worker.workspace.cache / PACKS_FILE, "w") as file:
         json.dump([pack.to_json() for pack in packs], file)
-    return lambda payload: told(host, packs, str(payload.get("known", "")))
+    return lambda payload: told(host, packs, str(payload.get("known", "")), served)
 
 
 @contextmanager

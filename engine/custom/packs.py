@@ -16,13 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.custom import surface, v1, v3
 from engine.custom.host import Host, open_host
+from engine.custom.serving import Registered, Served
 from engine.custom.v1 import fresh
 from engine.graph.catalogue import Catalogue
 from engine.graph.registry import NodeType
+
+if TYPE_CHECKING:
+    from engine.custom.surface.server import PromptServer
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ class Pack:
     seconds: float = 0.0
     nodes: list[str] = field(default_factory=list)
     web: str = ""  # the folder that is served at /extensions/NAME/
+    routes: list[str] = field(default_factory=list)  # "GET /name/list": what it answers over HTTP
     error: str = ""  # the traceback of what kept it from loading
     problems: list[str] = field(default_factory=list)  # what is wrong with single nodes, and what does not work here
 
@@ -58,13 +63,14 @@ def load_packs(roots: Sequence[Path], opened: Host) -> list[Pack]:
     return found
 
 
-def told(opened: Host, packs: Sequence[Pack], known: str) -> dict[str, Any]:
-    """{"digest", "packs", "entries", "replacements"}; only the digest when it is the one that is `known`."""
+def told(opened: Host, packs: Sequence[Pack], known: str, served: Served | None = None) -> dict[str, Any]:
+    """{"digest", "packs", "entries", "replacements", "served"}; only the digest when it is the one that is `known`."""
     kinds = [fresh(opened.registry[name]) for pack in packs for name in pack.nodes]
     body = {
         "packs": [pack.to_json() for pack in packs],
         "entries": Catalogue.of(kinds).to_json(),
         "replacements": [one.to_json() for one in opened.replacements],
+        "served": served.to_json() if served else None,
     }
     digest = hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=8).hexdigest()
     return {"digest": digest} if digest == known else {"digest": digest, **body}
@@ -97,7 +103,7 @@ def _prestart(pack: Pack) -> None:
 def _load(pack: Pack, opened: Host) -> None:
     begin = time.monotonic()
     path, registry = Path(pack.path), opened.registry
-    routes, handlers = _asked_of_server()
+    registered = Registered(prompt_server())
     try:
         module = _import(f"{PACKAGE}.{pack.name.replace('.', '_')}", path / "__init__.py" if path.is_dir() else path)
         for node_type, cls in _node_types(pack, module):
@@ -109,10 +115,10 @@ def _load(pack: Pack, opened: Host) -> None:
             opened.classes[node_type.name] = cls
             pack.nodes.append(node_type.name)
         pack.web = _web_folder(path, module)
-        now = _asked_of_server()
-        pack.problems += [f"{now[0] - routes} HTTP routes that are not served here"] if now[0] > routes else []
-        pack.problems += [f"{now[1] - handlers} prompt handlers that are not called here"] if now[1] > handlers else []
+        pack.routes, problems = registered.finish()
+        pack.problems += problems
     except BaseException as error:  # also SystemExit: a pack must not end the worker
+        registered.undo()
         _failed(pack, error)
     pack.seconds = round(time.monotonic() - begin, 3)
 
@@ -140,11 +146,11 @@ def _node_types(pack: Pack, module: ModuleType) -> Iterator[tuple[NodeType, type
             log.warning("node %s of %s can't be used: %s", name, pack.name, error)
 
 
-def _asked_of_server() -> tuple[int, int]:
-    """How many routes and prompt handlers packs have registered so far."""
+def prompt_server() -> PromptServer:
+    """The one that packs register their routes with."""
     from engine.custom.surface.server import PromptServer
 
-    return len(PromptServer.instance.routes.all), len(PromptServer.instance.on_prompt_handlers)
+    return PromptServer.instance
 
 
 def _import(name: str, path: Path) -> ModuleType:

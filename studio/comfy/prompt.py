@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -29,7 +29,9 @@ SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")  # some clients send the
 MOST_IN_QUEUE = 10_000
 
 
-def routes(app: App, sockets: Sockets) -> list[BaseRoute]:
+def routes(app: App, sockets: Sockets, on_prompt: Callable[[Any], Awaitable[Any]]) -> list[BaseRoute]:
+    """`on_prompt` is shown what was sent to POST /prompt and returns what is to be judged: handlers of packs."""
+
     async def prompt(request: Request) -> Response:
         if request.method == "GET":
             return JSONResponse(await run_in_threadpool(queue_info, app))
@@ -39,7 +41,7 @@ def routes(app: App, sockets: Sockets) -> list[BaseRoute]:
             status, answer = _refused(request_error("invalid_json", str(error)))
         else:
             user = getattr(request.state, "user", "")
-            status, answer = await run_in_threadpool(take, app, body, user, sockets.expect)
+            status, answer = await run_in_threadpool(take, app, await on_prompt(body), user, sockets.expect)
         return JSONResponse(answer, status)
 
     async def queue(request: Request) -> Response:

@@ -84,7 +84,7 @@ async def json_body(request: Request, limit_mib: int = 4) -> Any:
     body = await limited(request, limit_mib).body()
     if not body.strip():
         return {}
-    return await run_in_threadpool(_parse, body) if len(body) > MIB else _parse(body)
+    return await run_in_threadpool(parsed, body) if len(body) > MIB else parsed(body)
 
 
 async def json_object(request: Request, limit_mib: int = 4) -> dict[str, Any]:
@@ -148,7 +148,10 @@ _BAD_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 def error_response(request: Request, error: Exception) -> Response:
     """The handler of every EaselError that a route lets go."""
     assert isinstance(error, EaselError)
-    status = next(status for kinds, status in _STATUS if isinstance(error, kinds))
+    return refusal(error, next(status for kinds, status in _STATUS if isinstance(error, kinds)))
+
+
+def refusal(error: EaselError, status: int) -> Response:
     described = error.to_json()
     return JSONResponse({"error": {"type": described["code"], "message": described["en"], **described}}, status)
 
@@ -174,7 +177,9 @@ def text(words: str, status: int) -> Response:
     return PlainTextResponse(words, status)
 
 
-def _parse(body: bytes) -> Any:
+def parsed(body: bytes) -> Any:
+    """JSON. Raises NotJson."""
+
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -17,11 +18,13 @@ from starlette.types import ASGIApp
 
 from engine.workspace import Workspace
 from studio.app import App
+from studio.kinds import job_kinds
 from studio.server import asgi_app, open_app
 from studio.settings import StudioSettings
 from tests.studio import small
 
 PATIENCE = 30.0
+PACKS = Path(__file__).parents[1] / "custom" / "packs"
 
 
 @dataclass
@@ -86,3 +89,21 @@ def served(space: Path) -> Iterator[Served]:
 def client(served: Served) -> Iterator[httpx.Client]:
     with served.client() as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A studio with the packs of tests/custom and a real worker, one a test file."""
+    space = tmp_path_factory.mktemp("space")
+    shutil.copytree(PACKS, space / "custom_nodes")
+    (space / "input").mkdir()
+    (space / "input" / "a.txt").write_text("a")
+    settings = StudioSettings.model_validate({"device": "cpu", "custom_nodes": {"enabled": True}})
+    app = open_app(Workspace(space), settings, job_kinds(), lambda _: None)
+    app.supervisor.start()
+    try:
+        with running(asgi_app(app, with_page=False)) as port:
+            yield Served(app, port, [])
+    finally:
+        app.supervisor.stop()
+        app.jobs.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,30 +15,12 @@ from websockets.sync.client import connect
 from engine.workspace import Workspace
 from studio.doctor import _packs
 from studio.kinds import job_kinds
-from studio.server import asgi_app, open_app
+from studio.server import open_app
 from studio.settings import StudioSettings
-from tests.studio.conftest import PATIENCE, Served, running
+from tests.studio.conftest import PATIENCE, Served
 from tests.studio.test_prompt import ended, messages_until_end
 
 pytestmark = pytest.mark.slow
-PACKS = Path(__file__).parents[1] / "custom" / "packs"
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    space = tmp_path_factory.mktemp("space")
-    shutil.copytree(PACKS, space / "custom_nodes")
-    (space / "input").mkdir()
-    (space / "input" / "a.txt").write_text("a")
-    settings = StudioSettings.model_validate({"device": "cpu", "custom_nodes": {"enabled": True}})
-    app = open_app(Workspace(space), settings, job_kinds(), lambda _: None)
-    app.supervisor.start()
-    try:
-        with running(asgi_app(app, with_page=False)) as port:
-            yield Served(app, port, [])
-    finally:
-        app.supervisor.stop()
-        app.jobs.close()
 
 
 @pytest.fixture
@@ -68,7 +49,7 @@ def test_packs_are_listed_with_what_is_wrong_and_their_nodes_are_in_object_info(
 def test_the_doctor_names_packs_and_why_one_was_not_loaded(client: httpx.Client, packed: Served) -> None:
     client.get("/custom_nodes")
     rows = [what for _, what, _ in _packs(packed.app.workspace)]
-    assert rows[0] == "node packs: lists, one_file, typed, utility"
+    assert rows[0] == "node packs: answers, lists, one_file, typed, utility"
     assert rows[1].startswith("the node pack broken was not loaded: ModuleNotFoundError: 'comfy.sd' is not among")
 
 

@@ -11,21 +11,18 @@ from engine.families.base import (
     TEXT_PARTS,
     Clip,
     Components,
-    Family,
-    FamilySpec,
     Model,
     Part,
     Vae,
     WeightDtype,
 )
 from engine.families.parts.dit_kind import T5_NAME, DitKind, encoder_of, place_alone, stored_t5, vae_prefix
-from engine.families.parts.stored import StoredPart, stored_clip, stored_vae
+from engine.families.parts.file_family import FileFamily, clip_text
+from engine.families.parts.stored import StoredPart, stored_vae
 from engine.families.parts.text_encoder import TextEncoder
-from engine.families.parts.tokenizer import clip_tokenizer, tokenizer_from_json
 from engine.weights import keymaps, lora
 from engine.weights.fused import FusedMap
 from engine.weights.header import Header
-from engine.weights.identify import TITLES, lora_family
 from engine.weights.lora_dit import denoiser_names, t5_names
 
 if TYPE_CHECKING:
@@ -42,14 +39,9 @@ class NoTextEncoder(GraphError):
     zh = "{title} 的文件中没有文本编码器。请用 {loader} 加载其文本编码器并改接该节点。"
 
 
-class DitFamily(Family):
-    kind: DitKind
+class DitFamily(FileFamily[DitKind]):
     clips: Mapping[str, TextEncoder]  # how its CLIP encoders are read
     loader: str  # the node that loads its text encoders from files
-
-    @property
-    def spec(self) -> FamilySpec:
-        return self.kind.spec
 
     def load_checkpoint(
         self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = (), *, allow_pickle: bool = False
@@ -57,8 +49,8 @@ class DitFamily(Family):
         header = self._open(path, allow_pickle=allow_pickle)
         title = lora.title_of(path, header.metadata)
         model = self._model(manager, header, title)
-        places = self.kind.encoder_places(header)
-        clip = self._clip(manager, {name: (header, place) for name, place in places.items()}, title, embeddings)
+        texts = [self._text(name, header, place) for name, place in self.kind.encoder_places(header).items()]
+        clip = self._clip(manager, texts, title, embeddings)
         vae = self._vae(manager, header, f"{title} VAE")
         return Components(model, clip, vae, title, header.digest)
 
@@ -67,43 +59,6 @@ class DitFamily(Family):
     ) -> Model:
         header = self._open(path, allow_pickle=allow_pickle)
         return self._model(manager, header, lora.title_of(path, header.metadata), weight_dtype)
-
-    def load_vae(self, manager: ModelManager, path: Path, *, allow_pickle: bool = False) -> Vae:
-        from engine.families.discover import unknown
-        from engine.weights.load import open_header
-
-        header = open_header(path, allow_pickle=allow_pickle)
-        if not self.kind.detect_vae(header):
-            raise unknown(header)
-        return self._vae(manager, header, lora.title_of(path, header.metadata))
-
-    def load_clip(
-        self,
-        manager: ModelManager,
-        paths: Sequence[Path],
-        embeddings: Sequence[Path] = (),
-        *,
-        allow_pickle: bool = False,
-    ) -> Clip:
-        from engine.families.discover import unknown
-        from engine.weights.load import open_header
-
-        headers = [open_header(path, allow_pickle=allow_pickle) for path in paths]
-        if not self.kind.detect_clip(headers):
-            raise unknown(headers[0])
-        found = {encoder_of(header): header for header in headers}
-        places = {name: (found[name], place_alone(found[name], name)) for name in self.kind.encoders if name in found}
-        return self._clip(manager, places, " + ".join(path.stem for path in paths), embeddings)
-
-    def encode_image(self, module: nn.Module, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
-        from engine.families.parts import diffusion
-
-        return (diffusion.encode(module, pixels) - vae.latent.shift) * vae.latent.scale
-
-    def decode_latent(self, module: nn.Module, vae: Vae, latents: torch.Tensor) -> torch.Tensor:
-        from engine.families.parts import diffusion
-
-        return diffusion.decode(module, latents / vae.latent.scale + vae.latent.shift)
 
     def alphas_cumprod(self, model: Model) -> torch.Tensor:
         raise NotImplementedError(f"{self.spec.title} is a flow: its noise has no alphas")
@@ -128,28 +83,10 @@ class DitFamily(Family):
     def layout(self, model: Model) -> FusedMap:
         return self.kind.layout(model.config)
 
-    def read_lora(
-        self, path: Path, model: Model | None, clip: Clip | None, *, allow_pickle: bool = False
-    ) -> lora.LoraFile:
-        from engine.weights.load import open_header
+    def _denoiser_names(self, model: Model) -> lora.Table:
+        return denoiser_names(model.modules, self.kind.layout(model.config))
 
-        header = open_header(path, allow_pickle=allow_pickle)
-        seems = TITLES[lora_family(header)]
-        if clip is None and lora.is_lora(header):
-            header = lora.without_text(header)
-            if not header.tensors:
-                return lora.LoraFile({})  # a LoRA of the text encoders alone does nothing to a model
-        tables: dict[str, lora.Table] = {}
-        shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
-        if model is not None:
-            tables["denoiser"] = denoiser_names(model.modules, self.kind.layout(model.config))
-            shapes["denoiser"] = model.modules
-        if clip is not None:
-            for part, name, modules in zip(TEXT_PARTS, clip.names, clip.modules, strict=False):
-                tables[part], shapes[part] = self._text_names(name, modules), modules
-        return lora.read_lora(header, tables, shapes, seems)
-
-    def _text_names(self, name: str, modules: Mapping[str, tuple[int, ...]]) -> lora.Table:
+    def _text_names(self, clip: Clip, name: str, modules: Mapping[str, tuple[int, ...]]) -> lora.Table:
         number = self.kind.encoders.index(name) + 1
         if name == T5_NAME:  # kohya's number for T5 is 3 even where there are two encoders, OneTrainer's is its place
             return t5_names(modules, {str(number), "3"}, f"text_encoder_{number}")
@@ -183,33 +120,19 @@ class DitFamily(Family):
         factor = 2 ** (len(part.config["block_out_channels"]) - 1)
         return Vae(self, part.register(manager, title), part.config, latent, factor)
 
-    def _clip(
-        self, manager: ModelManager, places: Mapping[str, tuple[Header, str]], title: str, embeddings: Sequence[Path]
-    ) -> Clip:
-        texts = [(name, *self._stored_text(name, header, place)) for name, (header, place) in places.items()]
-        return Clip(
-            family=self,
-            refs=tuple(part.register(manager, f"{title} {_title(name)}") for name, part, _ in texts),
-            tokenizers=tuple(tokenizer for _, _, tokenizer in texts),
-            configs=tuple(part.config for _, part, _ in texts),
-            modules=tuple(part.modules() for _, part, _ in texts),
-            names=tuple(name for name, _, _ in texts),
-            embeddings=tuple(embeddings),
-        )
+    def _texts_alone(self, headers: Sequence[Header]) -> list[tuple[str, StoredPart, Any]]:
+        found = {encoder_of(header) or "": header for header in headers}
+        names = [name for name in self.kind.encoders if name in found]
+        return [self._text(name, found[name], place_alone(found[name], name)) for name in names]
 
-    def _stored_text(self, name: str, header: Header, place: str) -> tuple[StoredPart, Any]:
-        if name == T5_NAME:
-            from engine.families.parts.t5_tokenizer import t5_tokenizer, t5_tokenizer_from_json
+    def _text(self, name: str, header: Header, place: str) -> tuple[str, StoredPart, Any]:
+        if name != T5_NAME:
+            return name, *clip_text(header, place, self.clips[name])
+        from engine.families.parts.t5_tokenizer import t5_tokenizer, t5_tokenizer_from_json
 
-            text = header.metadata.get("easel.t5_tokenizer")
-            return stored_t5(header, place), t5_tokenizer() if text is None else t5_tokenizer_from_json(
-                text, header.path
-            )
-        text = header.metadata.get("easel.tokenizer")
-        tokenizer = clip_tokenizer() if text is None else tokenizer_from_json(text, header.path)
-        special = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
-        return stored_clip(header, place, self.clips[name], special), tokenizer
+        text = header.metadata.get("easel.t5_tokenizer")
+        tokenizer = t5_tokenizer() if text is None else t5_tokenizer_from_json(text, header.path)
+        return name, stored_t5(header, place), tokenizer
 
-
-def _title(name: str) -> str:
-    return "T5" if name == T5_NAME else f"CLIP-{name.upper()}"
+    def _title(self, encoder: str) -> str:
+        return "T5" if encoder == T5_NAME else super()._title(encoder)

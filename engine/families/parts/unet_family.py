@@ -10,7 +10,6 @@ from engine.families.base import (
     TEXT_PARTS,
     Clip,
     Components,
-    FamilySpec,
     Model,
     Part,
     Prompt,
@@ -18,15 +17,14 @@ from engine.families.base import (
     Vae,
     WeightDtype,
 )
+from engine.families.parts.file_family import FileFamily, clip_text
 from engine.families.parts.prompt import text_for
-from engine.families.parts.stored import StoredPart, stored_clip, stored_unet, stored_vae
+from engine.families.parts.stored import StoredPart, stored_unet, stored_vae
 from engine.families.parts.text_encoder import ALONE, TextEncoder, kind_of, place_of
-from engine.families.parts.tokenizer import ClipTokenizer, clip_tokenizer, tokenizer_from_json
 from engine.families.parts.unet_kind import VAE_PREFIXES, UNetFacts, UNetKind, factor_of
 from engine.weights import keymaps, lora
 from engine.weights.fused import FusedMap
 from engine.weights.header import Header
-from engine.weights.identify import TITLES, lora_family
 
 if TYPE_CHECKING:
     import torch
@@ -39,19 +37,13 @@ if TYPE_CHECKING:
 ZERO_SNR = "zero_snr"  # in Model.options: trained down to noise alone (arXiv:2305.08891)
 
 
-class UNetFamily:
-    kind: UNetKind
-
-    @property
-    def spec(self) -> FamilySpec:
-        return self.kind.spec
-
+class UNetFamily(FileFamily[UNetKind]):
     def load_checkpoint(
         self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = (), *, allow_pickle: bool = False
     ) -> Components:
         header, facts = self._open(path, allow_pickle=allow_pickle)
         title = lora.title_of(path, header.metadata)
-        texts = [self._stored_text(header, encoder) for encoder in self.kind.encoders]
+        texts = [self._text(header, encoder, encoder.place(header)) for encoder in self.kind.encoders]
         vae = stored_vae(header, VAE_PREFIXES[facts.names], self.kind.vae)
         model = self._model(manager, header, facts, title, vae.config)
         clip = self._clip(manager, texts, title, embeddings)
@@ -65,35 +57,6 @@ class UNetFamily:
     ) -> Model:
         header, facts = self._open(path, alone=True, allow_pickle=allow_pickle)
         return self._model(manager, header, facts, lora.title_of(path, header.metadata), {}, weight_dtype)
-
-    def load_vae(self, manager: ModelManager, path: Path, *, allow_pickle: bool = False) -> Vae:
-        from engine.families.discover import unknown
-        from engine.weights.load import open_header
-
-        header = open_header(path, allow_pickle=allow_pickle)
-        if not self.kind.detect_vae(header):
-            raise unknown(header)
-        vae = stored_vae(header, "first_stage_model." if header.has_prefix("first_stage_model.") else "", self.kind.vae)
-        ref = vae.register(manager, lora.title_of(path, header.metadata))
-        return Vae(self, ref, vae.config, self.kind.latent(header, vae.config), factor_of(vae.config))
-
-    def load_clip(
-        self,
-        manager: ModelManager,
-        paths: Sequence[Path],
-        embeddings: Sequence[Path] = (),
-        *,
-        allow_pickle: bool = False,
-    ) -> Clip:
-        from engine.families.discover import unknown
-        from engine.weights.load import open_header
-
-        headers = [open_header(path, allow_pickle=allow_pickle) for path in paths]
-        if not self.kind.detect_clip(headers):
-            raise unknown(headers[0])
-        by_name = {kind_of(header): header for header in headers}
-        texts = [self._stored_text(by_name[e.name], e, ALONE) for e in self.kind.encoders]
-        return self._clip(manager, texts, " + ".join(path.stem for path in paths), embeddings)
 
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: Prompt) -> TextBatch:
         """Of several encoders the states lie side by side, and the pooled text is the last one's. Texts of their own
@@ -145,16 +108,6 @@ class UNetFamily:
             strict=True,
         )
         return TextBatch(torch.cat(states, dim=-1), pooled[-1])
-
-    def encode_image(self, module: nn.Module, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
-        from engine.families.parts import diffusion
-
-        return (diffusion.encode(module, pixels) - vae.latent.shift) * vae.latent.scale
-
-    def decode_latent(self, module: nn.Module, vae: Vae, latents: torch.Tensor) -> torch.Tensor:
-        from engine.families.parts import diffusion
-
-        return diffusion.decode(module, latents / vae.latent.scale + vae.latent.shift)
 
     def extra_conditions(
         self, model: Model, pooled: torch.Tensor | None, options: Mapping[str, Any], latent: torch.Tensor
@@ -208,29 +161,14 @@ class UNetFamily:
     def layout(self, model: Model) -> FusedMap:
         return FusedMap(keymaps.unet_map(model.config), {})
 
-    def read_lora(
-        self, path: Path, model: Model | None, clip: Clip | None, *, allow_pickle: bool = False
-    ) -> lora.LoraFile:
-        from engine.weights.load import open_header
+    def _denoiser_names(self, model: Model) -> lora.Table:
+        return lora.unet_names(model.modules, keymaps.unet_map(model.config))
 
-        header = open_header(path, allow_pickle=allow_pickle)
-        seems = TITLES[lora_family(header)]
-        if clip is None and lora.is_lora(header):
-            header = lora.without_text(header)
-            if not header.tensors:
-                return lora.LoraFile({})  # a LoRA of the text encoder alone does nothing to a model
-        tables: dict[str, dict[str, str]] = {}
-        shapes: dict[str, Mapping[str, tuple[int, ...]]] = {}
-        if model is not None:
-            tables["denoiser"] = lora.unet_names(model.modules, keymaps.unet_map(model.config))
-            shapes["denoiser"] = model.modules
-        if clip is not None:
-            several = len(clip.refs) > 1
-            for i, (part, modules, name) in enumerate(zip(TEXT_PARTS, clip.modules, clip.names, strict=False)):
-                number = str(i + 1) if several and i else ""  # files of one encoder's LoRA fit the first of several
-                tables[part] = lora.clip_names(modules, keymaps.clip_text_map(), number=number, comfy=f"clip_{name}")
-                shapes[part] = modules
-        return lora.read_lora(header, tables, shapes, seems)
+    def _text_names(self, clip: Clip, name: str, modules: Mapping[str, tuple[int, ...]]) -> lora.Table:
+        """Of several encoders the first goes without a number, so that the LoRA of an only one fits it."""
+        place = clip.names.index(name)
+        number = str(place + 1) if place else ""
+        return lora.clip_names(modules, keymaps.clip_text_map(), number=number, comfy=f"clip_{name}")
 
     def _concat(self, model: Model, options: Mapping[str, Any], latent: torch.Tensor) -> torch.Tensor | None:
         """What a UNet with more channels than its latents is shown: of inpainting the mask and the picture without what
@@ -286,31 +224,19 @@ class UNetFamily:
             options={ZERO_SNR: True} if self.kind.zero_snr(header) else {},
         )
 
-    def _stored_text(
-        self, header: Header, encoder: TextEncoder, prefixes: Sequence[str] = ()
-    ) -> tuple[StoredPart, ClipTokenizer]:
-        text = header.metadata.get("easel.tokenizer")
-        tokenizer = clip_tokenizer() if text is None else tokenizer_from_json(text, header.path)
-        place = place_of(header, prefixes) if prefixes else encoder.place(header)
-        assert place is not None, "detected, but not there"
-        special = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
-        return stored_clip(header, place, encoder, special), tokenizer
+    def _vae(self, manager: ModelManager, header: Header, title: str) -> Vae:
+        prefix = "first_stage_model."
+        vae = stored_vae(header, prefix if header.has_prefix(prefix) else "", self.kind.vae)
+        ref = vae.register(manager, title)
+        return Vae(self, ref, vae.config, self.kind.latent(header, vae.config), factor_of(vae.config))
 
-    def _clip(
-        self,
-        manager: ModelManager,
-        texts: Sequence[tuple[StoredPart, ClipTokenizer]],
-        title: str,
-        embeddings: Sequence[Path],
-    ) -> Clip:
-        names = tuple(encoder.name for encoder in self.kind.encoders)
-        titles = [f"{title} CLIP" if len(names) == 1 else f"{title} CLIP-{name.upper()}" for name in names]
-        return Clip(
-            family=self,
-            refs=tuple(part.register(manager, words) for (part, _), words in zip(texts, titles, strict=True)),
-            tokenizers=tuple(tokenizer for _, tokenizer in texts),
-            configs=tuple(part.config for part, _ in texts),
-            modules=tuple(part.modules() for part, _ in texts),
-            names=names,
-            embeddings=tuple(embeddings),
-        )
+    def _texts_alone(self, headers: Sequence[Header]) -> list[tuple[str, StoredPart, Any]]:
+        by_name = {kind_of(header): header for header in headers}
+        return [self._text(by_name[e.name], e, place_of(by_name[e.name], ALONE)) for e in self.kind.encoders]
+
+    def _text(self, header: Header, encoder: TextEncoder, place: str | None) -> tuple[str, StoredPart, Any]:
+        assert place is not None, "detected, but not there"
+        return encoder.name, *clip_text(header, place, encoder)
+
+    def _title(self, encoder: str) -> str:
+        return "CLIP" if len(self.kind.encoders) == 1 else super()._title(encoder)

@@ -75,7 +75,7 @@ KIND = DitKind(
             "single_transformer_blocks.0.proj_mlp.weight",
         ),
     },
-    foreign=("distilled_guidance_layer.in_proj.weight",),
+    foreign=("distilled_guidance_layer.in_proj.weight", "controlnet_blocks.0.weight"),
     config=flux_config,
     layout=flux_map,
     build=_build,

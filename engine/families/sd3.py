@@ -177,11 +177,10 @@ class SD3(DitFamily):
         text: TextBatch,
         control: Residuals | None = None,
     ) -> torch.Tensor:
-        """No ControlNets of SD3 are read, so `control` is None."""
         from engine.families.parts.dit import predict_sd3
 
         pooled = text.cross.new_zeros(x.shape[0], sum(CLIP_WIDTHS.values())) if text.pooled is None else text.pooled
-        return predict_sd3(module, x, timesteps, text.cross, pooled)
+        return predict_sd3(module, x, timesteps, text.cross, pooled, control)
 
     def schedule(self, model: Model) -> Schedule:
         from engine.families.parts.schedule import FlowSchedule

@@ -8,16 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.families.base import Model, TextBatch
-from engine.families.controls.base import Control, ControlOfOtherModel, NeedsVae, Residuals, added
+from engine.families.base import LatentFormat, Model, TextBatch, Vae
+from engine.families.controls.base import (
+    Control,
+    ControlOfOtherModel,
+    NeedsVae,
+    Residuals,
+    VaeOfOtherModel,
+    added,
+)
 from engine.families.parts.resizing import resized
 from engine.families.parts.schedule import Schedule
 from engine.models.manager import Lease, ModelManager
 from engine.sampling.conditioning import repeat_to_batch
 
+ENCODE_WORKING = 2800  # bytes of activations per pixel: the encoder of SD 1.x in float32, at 512 px
+
 
 def controls_of(model: Model, sides: Sequence[Sequence[Sequence[Any]]]) -> list[Control]:
-    """Every control of CONDITIONING links, each once. Raises ControlOfOtherModel, NeedsVae."""
+    """Every control of CONDITIONING links, each once. Raises ControlOfOtherModel, NeedsVae,
+    VaeOfOtherModel."""
     found: dict[int, Control] = {}
     for side in sides:
         for _, options in side:
@@ -29,39 +39,68 @@ def controls_of(model: Model, sides: Sequence[Sequence[Sequence[Any]]]) -> list[
         if needs:
             title = model.family.spec.title
             raise ControlOfOtherModel(net=control.net.title, needs=needs, model=model.ref.title, title=title)
-        if control.net.latent is not None and control.vae is None:
+        latent, vae = control.net.latent, control.vae
+        if latent is not None and vae is None:
             raise NeedsVae(net=control.net.title)
+        if latent is not None and vae is not None and latent.channels != vae.latent.channels:
+            about = {"need": latent.channels, "got": vae.latent.channels, "title": model.family.spec.title}
+            raise VaeOfOtherModel(net=control.net.title, vae=vae.ref.title, **about)
     return list(found.values())
 
 
 class Hints:
     """The pictures of controls as their nets see them, for each size of latent that they are asked for."""
 
-    def __init__(self, models: ModelManager, model: Model, controls: Sequence[Control]) -> None:
+    def __init__(self, models: ModelManager, controls: Sequence[Control]) -> None:
         self._models = models
+        self._controls = controls
         self._made: dict[tuple[int, int, int], Tensor] = {}
+
+    def prepare(self, height: int, width: int) -> None:
+        """Those that a VAE makes, for latents of that many cells: before the denoiser takes its room."""
+        for control in self._controls:
+            if control.net.latent is not None:
+                self.of(control, height, width)
 
     def of(self, control: Control, height: int, width: int) -> Tensor:
         """For a latent of that many cells, on the host."""
         key = (id(control), height, width)
         if key not in self._made:
-            self._made[key] = self._make(control, height, width)
+            net, vae = control.net, control.vae
+            if net.latent is None or vae is None:
+                self._made[key] = _pixels(control, height * net.factor, width * net.factor)
+            else:
+                self._made[key] = self._latents(control, net.latent, vae, height, width)
         return self._made[key]
 
-    def _make(self, control: Control, height: int, width: int) -> Tensor:
-        """As ComfyUI's: the nearest pixels, cut around the middle to the latent's proportions."""
-        factor = control.net.factor
-        pixels = control.image.movedim(-1, 1)[:, :3].float()
-        if pixels.shape[1] == 1:
-            pixels = pixels.expand(-1, 3, -1, -1)
-        return resized(pixels, width * factor, height * factor, "nearest-exact", "center")
+    def _latents(self, control: Control, latent: LatentFormat, vae: Vae, height: int, width: int) -> Tensor:
+        factor, offset = control.net.levels
+        pixels = _pixels(control, height * vae.factor, width * vae.factor) * factor + offset
+        working = pixels.shape[-2] * pixels.shape[-1] * ENCODE_WORKING
+        with self._models.lease(vae.ref, working=working) as leased:
+            module, device = leased[vae.ref], leased.device
+            made = [vae.family.encode_image(module, vae, one.to(device) * 2 - 1).cpu() for one in pixels.split(1)]
+        hint = latent.scaled(vae.latent.unscaled(torch.cat(made).float()))
+        if not control.net.masked:
+            return hint
+        mask = torch.ones(1, 1, height, width) if control.mask is None else control.mask.float().cpu()
+        mask = resized(mask, width, height, "nearest-exact", "center")
+        return torch.cat([hint, repeat_to_batch(mask, len(hint))], dim=1)
+
+
+def _pixels(control: Control, height: int, width: int) -> Tensor:
+    """As ComfyUI's: the nearest pixels, cut around the middle to the latent's proportions."""
+    pixels = control.image.movedim(-1, 1)[:, :3].float()
+    if pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, 3, -1, -1)
+    return resized(pixels, width, height, "nearest-exact", "center")
 
 
 class ActingControls:
     """The `Controls` of a Guided denoiser, with the nets of a lease."""
 
     def __init__(self, model: Model, leased: Lease, schedule: Schedule, hints: Hints) -> None:
-        self._config = model.config
+        self._denoiser = leased[model.ref]
         self._leased = leased
         self._schedule = schedule
         self._hints = hints
@@ -80,7 +119,7 @@ class ActingControls:
         hint = self._hints.of(control, x.shape[-2], x.shape[-1]).to(x.device)
         hint = for_each_part(hint, x.shape[0], parts)
         module = self._leased[net.ref]
-        residuals = net.kind.residuals(module, net, self._config, x, timesteps, text, hint)
+        residuals = net.kind.residuals(module, net, self._denoiser, x, timesteps, text, hint)
         return {place: [tensor * control.strength for tensor in tensors] for place, tensors in residuals.items()}
 
     def _active(self, control: Control, sigma: float) -> bool:

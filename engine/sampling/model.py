@@ -44,7 +44,8 @@ def guided(
     schedule = schedule_of(model)
     controls = controls_of(model, guider.sides)
     working = len(guider.sides) * latent.numel() * WORKING_BYTES + made_bytes(model.adapters, model.modules)
-    hints = Hints(models, model, controls)
+    hints = Hints(models, controls)
+    hints.prepare(latent.shape[-2], latent.shape[-1])
     with (
         models.lease(model.ref, *(control.net.ref for control in controls), working=working) as leased,
         acting(leased[model.ref], model.adapters) as module,

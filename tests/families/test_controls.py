@@ -9,11 +9,11 @@ import pytest
 import torch
 from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from engine.families.base import Components, TextBatch
-from engine.families.controls.base import Control, NotAControlNet, added
+from engine.families.controls.base import Control, NotAControlNet, UnknownControlType, added
 from engine.families.controls.discover import load_controlnet
-from engine.families.parts import control_unet
 from engine.families.parts.filling import MissingWeights
 from engine.families.sd1 import SD1
 from engine.families.sdxl import SDXL
@@ -52,7 +52,7 @@ def test_residuals_and_prediction_are_diffusers_own(tmp_path: Path, manager: Mod
     x, t, hint = torch.randn(2, 4, 8, 8), torch.tensor([7.0, 7.0]), torch.rand(2, 3, 32, 32)
     text = TextBatch(torch.randn(2, 77, 32))
     with manager.lease(net.ref, tiny.model.ref) as leased, torch.no_grad():
-        said = net.kind.residuals(leased[net.ref], net, UNET, x, t, text, hint)
+        said = net.kind.residuals(leased[net.ref], net, nn.Identity(), x, t, text, hint)
         down, mid = tiny_control()(x, t, text.cross, hint, return_dict=False)
         assert len(said["down"]) == len(down) == 9
         torch.testing.assert_close(list(said["down"]), list(down))
@@ -71,7 +71,13 @@ def test_a_net_of_shuffled_pictures_says_one_value_a_channel(tmp_path: Path, man
     text = TextBatch(torch.randn(1, 77, 32))
     with manager.lease(net.ref) as leased, torch.no_grad():
         said = net.kind.residuals(
-            leased[net.ref], net, UNET, torch.randn(1, 4, 8, 8), torch.tensor([7.0]), text, torch.rand(1, 3, 32, 32)
+            leased[net.ref],
+            net,
+            nn.Identity(),
+            torch.randn(1, 4, 8, 8),
+            torch.tensor([7.0]),
+            text,
+            torch.rand(1, 3, 32, 32),
         )
     assert {tuple(residual.shape[2:]) for residual in (*said["down"], *said["mid"])} == {(1, 1)}
 
@@ -132,14 +138,14 @@ def test_a_union_is_told_its_type(tmp_path: Path, manager: ModelManager):
     def said(*kinds: int) -> torch.Tensor:
         typed = replace(net, options={"control_type": kinds})
         with manager.lease(net.ref) as leased, torch.no_grad():
-            return net.kind.residuals(leased[net.ref], typed, UNET, x, t, text, hint)["mid"][0]
+            return net.kind.residuals(leased[net.ref], typed, nn.Identity(), x, t, text, hint)["mid"][0]
 
     with torch.no_grad():
         types = torch.tensor([[0.0, 1.0, 0.0]])
         expected = theirs(x, t, text.cross, [hint], types, [1], conditioning_scale=[1.0], return_dict=False)[1]
     torch.testing.assert_close(said(1), expected)
     assert not torch.allclose(said(1), said(2)) and not torch.allclose(said(1), said())
-    with pytest.raises(control_unet.UnknownControlType, match="3 types"):
+    with pytest.raises(UnknownControlType, match="3 types"):
         said(7)
 
 
@@ -161,7 +167,7 @@ def test_a_net_of_sdxl_is_told_sizes_and_pooled_text(tmp_path: Path, manager: Mo
     text = TextBatch(torch.randn(1, 77, 48), torch.randn(1, 32), {"time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]])})
     inputs = torch.randn(1, 4, 8, 8), torch.tensor([7.0]), text
     with manager.lease(net.ref, model.ref) as leased, torch.no_grad():
-        said = net.kind.residuals(leased[net.ref], net, of, *inputs, torch.rand(1, 3, 32, 32))
+        said = net.kind.residuals(leased[net.ref], net, nn.Identity(), *inputs, torch.rand(1, 3, 32, 32))
         plain, controlled = (model.family.predict(leased[model.ref], *inputs, control) for control in (None, said))
     assert torch.isfinite(controlled).all() and not torch.allclose(plain, controlled)
 

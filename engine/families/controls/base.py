@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engine.families.base import LatentFormat, Model, TextBatch, Vae
+    from engine.families.base import FamilySpec, LatentFormat, Model, TextBatch, Vae
     from engine.models.manager import ModelManager, ModelRef
 
-# What is added where, by places that kinds and families agree on: "down" and "mid" of a UNet, "double" and "single"
-# blocks of Flux ... A family's `predict` takes them.
+# What is added where, by places that kinds and families agree on: "down" and "mid" of a UNet, "intra" of its levels,
+# "double" and "single" blocks of Flux, "joint" ones of SD3. A family's `predict` takes them.
 Residuals = Mapping[str, Sequence["torch.Tensor"]]
 
 
@@ -39,6 +39,16 @@ class ControlOfOtherModel(GraphError):
 class NeedsVae(GraphError):
     en = "{net} looks at latents, so it needs a VAE. Use Apply ControlNet with its VAE input connected."
     zh = "{net} 以潜变量为输入，因此需要 VAE。请使用带 VAE 输入的“应用 ControlNet”并连接它。"
+
+
+class VaeOfOtherModel(GraphError):
+    en = "{net} looks at latents of {need} channels, but {vae} makes them of {got}. Connect the VAE of {title}."
+    zh = "{net} 以 {need} 通道的潜变量为输入，但 {vae} 生成 {got} 通道的潜变量。请连接 {title} 的 VAE。"
+
+
+class UnknownControlType(GraphError):
+    en = "This union ControlNet has {count} types of control; the one that was set has the number {kind}."
+    zh = "此联合 ControlNet 有 {count} 种控制类型，而所设类型的编号为 {kind}。"
 
 
 class ControlKind(Protocol):
@@ -61,15 +71,15 @@ class ControlKind(Protocol):
         self,
         module: nn.Module,
         net: ControlNet,
-        config: Mapping[str, Any],
+        denoiser: nn.Module,
         x: torch.Tensor,
         timesteps: torch.Tensor,
         text: TextBatch,
         hint: torch.Tensor,
     ) -> Residuals:
-        """config: of the denoiser; what is said for fewer blocks than it has is repeated as the kind wants it. x,
-        timesteps and text as the denoiser gets them. hint: pixels (batch, 3, height, width) in 0..1 of
-        `net.factor` pixels a cell, or latents as the denoiser sees them for a net with `latent`."""
+        """denoiser: the module that is steered; what is said for fewer blocks than it has is repeated as the kind wants
+        it. x, timesteps and text as the denoiser gets them. hint: pixels (batch, 3, height, width) in 0..1 of
+        `net.factor` pixels a cell, or latents in `net.latent` with, for a `masked` net, a channel of its mask."""
         ...
 
 
@@ -83,6 +93,8 @@ class ControlNet:
     config: Mapping[str, Any]
     factor: int = 8  # pixels of the hint per latent cell
     latent: LatentFormat | None = None  # it looks at latents of that format instead of pixels
+    masked: bool = False  # beside the latents, at a mask: 1 where the picture is to be seen
+    levels: tuple[float, float] = (1.0, 0.0)  # factor and offset of the pixels (0..1) that the VAE is shown
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -97,7 +109,7 @@ class Control:
     end_percent: float = 1.0
     vae: Vae | None = None
     previous: Control | None = None
-    mask: torch.Tensor | None = None  # (batch, 1, height, width), for nets that take one beside the picture
+    mask: torch.Tensor | None = None  # (batch, 1, height, width) for a `masked` net; without one, all is seen
 
     def chain(self) -> Iterator[Control]:
         """This one and those it is on top of."""
@@ -105,6 +117,14 @@ class Control:
         while control is not None:
             yield control
             control = control.previous
+
+
+def of_other_model(net: ControlNet, model: Model, spec: FamilySpec, same: Sequence[str]) -> str:
+    """A kind's `problem`, by the family and what of the config must be as in the denoiser."""
+    if model.family.spec.name != spec.name:
+        return spec.title
+    fits = all(net.config.get(key) == model.config.get(key) for key in same)
+    return "" if fits else f"{spec.title} of other sizes"
 
 
 def added(first: Residuals, second: Residuals) -> Residuals:

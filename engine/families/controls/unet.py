@@ -73,7 +73,7 @@ class UNetControl:
         self,
         module: nn.Module,
         net: ControlNet,
-        config: Mapping[str, Any],
+        denoiser: nn.Module,
         x: torch.Tensor,
         timesteps: torch.Tensor,
         text: TextBatch,

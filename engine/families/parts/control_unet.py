@@ -12,15 +12,9 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.controlnets.controlnet_union import ControlNetUnionModel
 from torch import Tensor, nn
 
-from engine.errors import GraphError
 from engine.families.base import TextBatch
-from engine.families.controls.base import Residuals
+from engine.families.controls.base import Residuals, UnknownControlType
 from engine.families.parts.layers import dense_weight
-
-
-class UnknownControlType(GraphError):
-    en = "This union ControlNet has {count} types of control; the one that was set has the number {kind}."
-    zh = "此联合 ControlNet 有 {count} 种控制类型，而所设类型的编号为 {kind}。"
 
 
 def build(config: Mapping[str, Any]) -> ControlNetModel | ControlNetUnionModel:

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from torch import Tensor, nn
 
 from engine.families.controls.base import Residuals
-
-PATCH = 2  # latent cells along a side of Flux' tokens
+from engine.families.parts.patches import PATCH, patches, places, to_whole_patches, unpatched
 
 
 def build_flux(config: Mapping[str, Any]) -> FluxTransformer2DModel:
@@ -54,18 +52,17 @@ def predict_flux(
     model = cast(FluxTransformer2DModel, module)
     dtype = model.x_embedder.bias.dtype
     height, width = x.shape[-2:]
-    padded = _to_whole_patches(x, PATCH)
-    tokens = [_patches(padded, PATCH)]
-    ids = [_ids(padded.shape[-2] // PATCH, padded.shape[-1] // PATCH, (0, 0, 0), x.device)]
+    padded = to_whole_patches(x, PATCH)
+    tokens = [patches(padded, PATCH)]
+    ids = [places(padded.shape[-2] // PATCH, padded.shape[-1] // PATCH, (0, 0, 0), x.device)]
     for reference in references:
-        latent = _to_whole_patches(reference.latent.to(x), PATCH)
-        tokens.append(_patches(latent, PATCH))
-        ids.append(_ids(latent.shape[-2] // PATCH, latent.shape[-1] // PATCH, reference.place, x.device))
+        latent = to_whole_patches(reference.latent.to(x), PATCH)
+        tokens.append(patches(latent, PATCH))
+        ids.append(places(latent.shape[-2] // PATCH, latent.shape[-1] // PATCH, reference.place, x.device))
     hidden = model.x_embedder(torch.cat(tokens, dim=1).to(dtype))
-    embedded = _conditions(model.time_text_embed, time * 1000, None if guidance is None else guidance * 1000, pooled)
+    embedded = conditions(model.time_text_embed, time * 1000, None if guidance is None else guidance * 1000, pooled)
     text = model.context_embedder(cross.to(dtype))
-    places = torch.cat([torch.zeros(text.shape[1], 3, device=x.device), *ids])
-    rotary = model.pos_embed(places)
+    rotary = model.pos_embed(torch.cat([torch.zeros(text.shape[1], 3, device=x.device), *ids]))
     for number, block in enumerate(model.transformer_blocks):
         text, hidden = _call(model, block, hidden, text, embedded, rotary)
         hidden = _controlled(hidden, control, "double", number)
@@ -74,20 +71,28 @@ def predict_flux(
         hidden = _controlled(hidden, control, "single", number)
     hidden = hidden[:, : tokens[0].shape[1]]
     out = model.proj_out(model.norm_out(hidden, embedded))
-    return _picture(out, padded.shape[-2], padded.shape[-1], PATCH)[..., :height, :width]
+    return unpatched(out, padded.shape[-2], padded.shape[-1], PATCH)[..., :height, :width]
 
 
-def predict_sd3(module: nn.Module, x: Tensor, timesteps: Tensor, cross: Tensor, pooled: Tensor) -> Tensor:
-    """x (batch, c, h, w), timesteps (batch,) in 0..1000 -> (batch, c, h, w)."""
+def predict_sd3(
+    module: nn.Module,
+    x: Tensor,
+    timesteps: Tensor,
+    cross: Tensor,
+    pooled: Tensor,
+    control: Residuals | None = None,
+) -> Tensor:
+    """x (batch, c, h, w), timesteps (batch,) in 0..1000 -> (batch, c, h, w). control: "joint", for every block."""
     model = cast(SD3Transformer2DModel, module)
     dtype = model.context_embedder.bias.dtype
     height, width = x.shape[-2:]
-    padded = _to_whole_patches(x, cast(int, model.config["patch_size"]))
+    padded = to_whole_patches(x, cast(int, model.config["patch_size"]))
     out = model(
         hidden_states=padded.to(dtype),
         timestep=timesteps,
         encoder_hidden_states=cross.to(dtype),
         pooled_projections=pooled.to(dtype),
+        block_controlnet_hidden_states=[r.to(dtype) for r in control["joint"]] if control else None,
         return_dict=False,
     )[0]
     return out[..., :height, :width]
@@ -99,7 +104,7 @@ def places_of(method: str, size: tuple[int, int], latents: Iterable[Tensor]) -> 
     "index": each is a picture of its own. "offset": all are one further picture, each to the right of the others or
     below them, wherever it adds less to the longer side. "uxo": on the picture's own plane, along its diagonal (UNO).
     """
-    places: list[tuple[int, int, int]] = []
+    found: list[tuple[int, int, int]] = []
     tall, wide = (side + side % PATCH for side in size) if method == "uxo" else (0, 0)
     for number, latent in enumerate(latents, 1):
         height, width = latent.shape[-2:]
@@ -111,11 +116,11 @@ def places_of(method: str, size: tuple[int, int], latents: Iterable[Tensor]) -> 
             y, x = (0, wide) if height + tall > width + wide else (tall, 0)
             tall, wide = max(tall, height + y), max(wide, width + x)
         picture = {"uxo": 0, "index": number}.get(method, 1)
-        places.append((picture, (y + PATCH // 2) // PATCH, (x + PATCH // 2) // PATCH))
-    return places
+        found.append((picture, (y + PATCH // 2) // PATCH, (x + PATCH // 2) // PATCH))
+    return found
 
 
-def _conditions(embedder: nn.Module, time: Tensor, guidance: Tensor | None, pooled: Tensor) -> Tensor:
+def conditions(embedder: nn.Module, time: Tensor, guidance: Tensor | None, pooled: Tensor) -> Tensor:
     """(batch, width) of time, guidance (times 1000, where the model has it and it is given) and pooled text."""
     parts = cast(Any, embedder)
     dtype = parts.text_embedder.linear_1.bias.dtype
@@ -139,32 +144,3 @@ def _controlled(hidden: Tensor, control: Residuals | None, place: str, number: i
         return hidden
     residual = residuals[number].to(hidden)
     return torch.cat([hidden[:, : residual.shape[1]] + residual, hidden[:, residual.shape[1] :]], dim=1)
-
-
-def _to_whole_patches(x: Tensor, patch: int) -> Tensor:
-    """Odd sides get what is at their other end, as if the picture were a tile."""
-    down, right = -x.shape[-2] % patch, -x.shape[-1] % patch
-    return F.pad(x, (0, right, 0, down), mode="circular") if down or right else x
-
-
-def _patches(x: Tensor, patch: int) -> Tensor:
-    """(batch, c, h, w) -> (batch, h / patch * w / patch, c * patch * patch)."""
-    batch, channels, height, width = x.shape
-    cells = x.reshape(batch, channels, height // patch, patch, width // patch, patch)
-    return cells.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)
-
-
-def _picture(tokens: Tensor, height: int, width: int, patch: int) -> Tensor:
-    """The way back from `_patches`."""
-    cells = tokens.view(tokens.shape[0], height // patch, width // patch, -1, patch, patch)
-    return cells.permute(0, 3, 1, 4, 2, 5).reshape(tokens.shape[0], -1, height, width)
-
-
-def _ids(rows: int, columns: int, place: tuple[int, int, int], device: torch.device) -> Tensor:
-    """(rows * columns, 3): picture, row and column of each token."""
-    picture, y, x = place
-    ids = torch.zeros(rows, columns, 3, device=device)
-    ids[..., 0] = picture
-    ids[..., 1] = torch.arange(y, y + rows, device=device)[:, None]
-    ids[..., 2] = torch.arange(x, x + columns, device=device)[None, :]
-    return ids.flatten(0, 1)

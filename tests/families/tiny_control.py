@@ -19,7 +19,7 @@ from engine.weights import control_keys
 from tests.families.tiny import UNET
 
 Layout = Literal["ldm", "bare", "diffusers"]
-HINT = (8, 8, 16)  # two steps that halve: a hint of 4 pixels a cell
+HINT = (8, 8, 16)  # two steps that halve: a hint of 4 pixels a cell; real ones have three
 
 
 def about(of: Mapping[str, Any] = UNET) -> dict[str, str]:
@@ -27,12 +27,12 @@ def about(of: Mapping[str, Any] = UNET) -> dict[str, str]:
     return {"easel.unet": json.dumps({name: of[name] for name in ("attention_head_dim", "norm_num_groups")})}
 
 
-def tiny_control(seed: int = 0, of: Mapping[str, Any] = UNET) -> ControlNetModel:
+def tiny_control(seed: int = 0, of: Mapping[str, Any] = UNET, hint: tuple[int, ...] = HINT) -> ControlNetModel:
     """In float32; its way out is not zero, as it is before training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         half = {k: v for k, v in of.items() if k not in ("up_block_types", "out_channels")}
-        net = ControlNetModel(**half, conditioning_embedding_out_channels=HINT)
+        net = ControlNetModel(**half, conditioning_embedding_out_channels=hint)
         for name, parameter in net.named_parameters():
             if name.startswith(("controlnet_down", "controlnet_mid", "controlnet_cond_embedding.conv_out")):
                 nn.init.normal_(parameter, std=0.2)
@@ -46,8 +46,9 @@ def make_tiny_control(
     layout: Layout = "ldm",
     dtype: torch.dtype = torch.float16,
     of: Mapping[str, Any] = UNET,
+    hint: tuple[int, ...] = HINT,
 ) -> Path:
-    net = tiny_control(seed, of)
+    net = tiny_control(seed, of, hint)
     tensors = net.state_dict()
     if layout != "diffusers":
         names = control_keys.control_map({**of, **net.config})

@@ -36,7 +36,7 @@ def enliven(path: Path, seed: int = 0) -> Path:
 
 def _drawn(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     normal = torch.randn(tensor.shape, generator=generator)
-    if not tensor.is_floating_point() or tensor.numel() == 0:
+    if not tensor.is_floating_point() or tensor.ndim == 0 or tensor.numel() == 0:
         return tensor
     if tensor.ndim == 1:
         return normal * 0.1 + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
@@ -78,6 +78,13 @@ def openclip_of(path: Path, prefix: str, config: Mapping[str, Any]) -> CLIPTextM
     text = CLIPTextModelWithProjection(CLIPTextConfig(**config, **special()))
     state = converters.convert_open_clip_checkpoint(text, load_file(path), prefix=prefix)
     return load(text, {name: tensor for name, tensor in state.items() if "position_ids" not in name})
+
+
+def sd2_text_of(path: Path, prefix: str, config: Mapping[str, Any]) -> CLIPTextModel:
+    """diffusers leaves out the last of 24 layers, which SD 2 does not use, and ends with that before it."""
+    text = CLIPTextModel(CLIPTextConfig(**{**config, "num_hidden_layers": 23}, **special()))
+    state = converters.convert_open_clip_checkpoint(text, load_file(path), prefix=prefix)
+    return load(text, {name: tensor for name, tensor in _bare(state).items() if name != "text_projection.weight"})
 
 
 def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

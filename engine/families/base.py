@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from engine.families.controls.base import Residuals
+    from engine.families.parts.hook import ClipHooks
     from engine.families.parts.patch import Patch
     from engine.families.parts.schedule import Schedule
     from engine.models.manager import ModelManager, ModelRef
@@ -183,6 +184,7 @@ class Clip:
     adapters: tuple[Adapter, ...] = ()
     stop_at_layer: int | None = None  # ComfyUI's CLIPSetLastLayer: -1 is the last
     embeddings: tuple[Path, ...] = ()  # folders with textual inversions
+    hooks: ClipHooks | None = None  # what acts while prompts are encoded, and with them in the denoiser
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
 
-from engine.families.base import TEXT_PARTS, Clip, Prompt, TextBatch
+from engine.families.base import TEXT_PARTS, Adapter, Clip, Part, Prompt, TextBatch
 from engine.families.parts.adapters import acting
+from engine.families.parts.hook import Hook
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import CLIP, In, NodeContext, Out, node
 
@@ -28,7 +30,7 @@ def clip_text_encode(
     text: Annotated[str, In("STRING", multiline=True, dynamic_prompts=True, tooltip="The text to be encoded.")],
     clip: Annotated[Clip, In("CLIP", tooltip="The CLIP model used for encoding the text.")],
 ) -> tuple[list[list[Any]]]:
-    return (conditioning_of(encoded(ctx, clip, text)),)
+    return (conditioned(ctx, clip, text),)
 
 
 @node(
@@ -45,12 +47,34 @@ def clip_set_last_layer(
     return (replace(clip, stop_at_layer=stop_at_clip_layer),)
 
 
-def encoded(ctx: NodeContext, clip: Clip, text: Prompt) -> TextBatch:
-    """A prompt through the text encoders with their LoRAs beside them, in float32 on the CPU."""
-    with ctx.models.lease(*clip.refs, working=WORKING) as leased, torch.no_grad(), ExitStack() as stack:
+def conditioned(ctx: NodeContext, clip: Clip, text: Prompt, **options: Any) -> list[list[Any]]:
+    """A CONDITIONING link of one prompt: one entry, or one for each part of the way in which hooks have other strengths
+    on the text encoders."""
+    if clip.hooks is None:
+        return conditioning_of(encoded(ctx, clip, text), **options)
+    entries: list[list[Any]] = []
+    more = {"hooks": clip.hooks.hooks} if clip.hooks.to_conds else {}
+    for start, end, strengths in clip.hooks.parts():
+        part = {"clip_start_percent": start, "clip_end_percent": end} if (start, end) != (0.0, 1.0) else {}
+        batch = encoded(ctx, clip, text, list(zip(clip.hooks.hooks, strengths, strict=True)))
+        entries += conditioning_of(batch, **options, **more, **part)
+    return entries
+
+
+def encoded(ctx: NodeContext, clip: Clip, text: Prompt, hooks: Sequence[tuple[Hook, float]] = ()) -> TextBatch:
+    """A prompt through the text encoders, LoRAs and hooks at their strengths beside them, in float32 on the CPU."""
+    acting_hooks = [(hook.source, strength) for hook, strength in hooks if strength]
+    refs = [source.refs(ctx.models, None, clip) for source, _ in acting_hooks]
+    everything = (*clip.refs, *(ref for some in refs for ref in some))
+    with ctx.models.lease(*everything, working=WORKING) as leased, torch.no_grad(), ExitStack() as stack:
         modules = [leased[ref] for ref in clip.refs]
+        adapters = list(clip.adapters)
+        for (source, strength), own in zip(acting_hooks, refs, strict=True):
+            entries = source.entries(leased, own, None, clip)
+            parts: list[Part] = [part for part in TEXT_PARTS if entries.get(part)]
+            adapters += [Adapter(source.key, source.title, strength, entries[part], part) for part in parts]
         for module, part in zip(modules, TEXT_PARTS, strict=False):
-            stack.enter_context(acting(module, [adapter for adapter in clip.adapters if adapter.part == part]))
+            stack.enter_context(acting(module, [adapter for adapter in adapters if adapter.part == part]))
         batch = clip.family.encode_prompt(modules, clip, text)
         pooled = None if batch.pooled is None else batch.pooled.float().cpu()
         return TextBatch(batch.cross.float().cpu(), pooled, {name: t.cpu() for name, t in batch.extra.items()})
@@ -88,7 +112,7 @@ def clip_text_encode_sdxl(
     """A text for each of SDXL's encoders, and the sizes that its UNet is told."""
     sizes = {"width": width, "height": height, "crop_w": crop_w, "crop_h": crop_h}
     sizes |= {"target_width": target_width, "target_height": target_height}
-    return (conditioning_of(encoded(ctx, clip, {"g": text_g, "l": text_l}), **sizes),)
+    return (conditioned(ctx, clip, {"g": text_g, "l": text_l}, **sizes),)
 
 
 @node(
@@ -107,4 +131,4 @@ def clip_text_encode_sdxl_refiner(
     clip: CLIP,
 ) -> tuple[list[list[Any]]]:
     """ascore: how good the picture is to look; the negative prompt asks for less than the positive one."""
-    return (conditioning_of(encoded(ctx, clip, text), aesthetic_score=ascore, width=width, height=height),)
+    return (conditioned(ctx, clip, text, aesthetic_score=ascore, width=width, height=height),)

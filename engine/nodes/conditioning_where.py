@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from engine.errors import GraphError
+from engine.families.parts.hook import Hooks, combined
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import CONDITIONING, MASK, In, NodeContext, Out, node
 from engine.nodes.latent import PIXELS_PER_CELL
@@ -21,13 +21,8 @@ Area = Annotated[str, In(["default", "mask bounds"])]
 Percent = Annotated[float, In("FLOAT", default=0.0, min=0.0, max=1.0, step=0.001)]
 EndPercent = Annotated[float, In("FLOAT", default=1.0, min=0.0, max=1.0, step=0.001)]
 OptionalMask = Annotated[Tensor | None, In("MASK")]
-OptionalHooks = Annotated[Any, In("HOOKS")]
+OptionalHooks = Annotated[Hooks | None, In("HOOKS")]
 OptionalTimesteps = Annotated[Range | None, In("TIMESTEPS_RANGE")]
-
-
-class HooksUnknown(GraphError):
-    en = "Hooks (LoRAs for a part of the picture or of the way) are not supported yet. Disconnect 'hooks'."
-    zh = "尚不支持 hooks（仅作用于部分画面或部分过程的 LoRA）。请断开“hooks”。"
 
 
 def with_values(conditioning: Entries, values: dict[str, Any]) -> Entries:
@@ -149,7 +144,7 @@ def conditioning_set_properties(
     hooks: OptionalHooks = None,
     timesteps: OptionalTimesteps = None,
 ) -> tuple[Entries]:
-    """A mask with its strength, and a range of timesteps."""
+    """A mask with its strength, LoRAs that act while the prompt is evaluated, and a range of timesteps."""
     return (_with_properties(cond_NEW, strength, set_cond_area, mask, hooks, timesteps),)
 
 
@@ -184,8 +179,7 @@ def conditioning_set_default_combine(
     ctx: NodeContext, cond: CONDITIONING, cond_DEFAULT: CONDITIONING, hooks: OptionalHooks = None
 ) -> tuple[Entries]:
     """The default prompt counts where the others' masks leave something."""
-    _no_hooks(hooks)
-    return ([*cond, *with_values(cond_DEFAULT, {"default": True})],)
+    return ([*cond, *_default(cond_DEFAULT, hooks)],)
 
 
 @node(
@@ -251,9 +245,7 @@ def pair_conditioning_set_default_combine(
     negative_DEFAULT: CONDITIONING,
     hooks: OptionalHooks = None,
 ) -> tuple[Entries, Entries]:
-    _no_hooks(hooks)
-    default = {"default": True}
-    return [*positive, *with_values(positive_DEFAULT, default)], [*negative, *with_values(negative_DEFAULT, default)]
+    return [*positive, *_default(positive_DEFAULT, hooks)], [*negative, *_default(negative_DEFAULT, hooks)]
 
 
 @node(
@@ -274,20 +266,30 @@ def pair_conditioning_combine(
 
 
 def _with_properties(
-    conditioning: Entries, strength: float, set_cond_area: str, mask: Tensor | None, hooks: Any, timesteps: Range | None
+    conditioning: Entries,
+    strength: float,
+    set_cond_area: str,
+    mask: Tensor | None,
+    hooks: Hooks | None,
+    timesteps: Range | None,
 ) -> Entries:
-    _no_hooks(hooks)
     values = {} if mask is None else _mask_values(mask, strength, set_cond_area)
     if timesteps is not None:
         values |= {"start_percent": timesteps[0], "end_percent": timesteps[1]}
-    return with_values(conditioning, values)
+    return with_hooks(with_values(conditioning, values), hooks)
+
+
+def _default(conditioning: Entries, hooks: Hooks | None) -> Entries:
+    return with_hooks(with_values(conditioning, {"default": True}), hooks)
+
+
+def with_hooks(conditioning: Entries, hooks: Hooks | None) -> Entries:
+    """Beside those that a prompt has already."""
+    if not hooks:
+        return conditioning
+    return [[cross, {**options, "hooks": combined(options.get("hooks"), hooks)}] for cross, options in conditioning]
 
 
 def _mask_values(mask: Tensor, strength: float, set_cond_area: str) -> dict[str, Any]:
     bounds = set_cond_area == "mask bounds"
     return {"mask": mask[None] if mask.ndim < 3 else mask, "set_area_to_bounds": bounds, "mask_strength": strength}
-
-
-def _no_hooks(hooks: Any) -> None:
-    if hooks is not None:
-        raise HooksUnknown

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from engine.families.parts.resizing import resized
 from engine.graph.node import CLIP, CONDITIONING, IMAGE, In, NodeContext, Out, node
-from engine.nodes.conditioning import conditioning_of, encoded
+from engine.nodes.conditioning import conditioned
 
 Guidance = Annotated[float, In("FLOAT", default=3.5, min=0.0, max=100.0, step=0.1)]
 CATEGORY = "advanced/conditioning/flux"
@@ -36,7 +36,7 @@ def clip_text_encode_flux(
     guidance: Guidance,
 ) -> tuple[list[list[Any]]]:
     """A prompt for each encoder, and how closely the picture follows it."""
-    return (conditioning_of(encoded(ctx, clip, {"l": clip_l, "t5xxl": t5xxl}), guidance=guidance),)
+    return (conditioned(ctx, clip, {"l": clip_l, "t5xxl": t5xxl}, guidance=guidance),)
 
 
 @node("FluxGuidance", title="FluxGuidance", title_zh="Flux 引导强度", category=CATEGORY, outputs=[Out("CONDITIONING")])

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
 from engine.families.base import TEXT_PARTS, Adapter, Clip, LiveLora, Model, Part
+from engine.families.parts.hook import Entries
+from engine.families.parts.hook_sources import lora_ref
 from engine.graph.node import CLIP, MODEL, In, Models, NodeContext, Out, node
-from engine.models.device import Device
-from engine.models.loaded import OpaqueModel
-from engine.models.manager import ModelSpec
 from engine.nodes.loaders import file_digest
-from engine.weights.adapter_kinds import ModuleChange
 from engine.weights.load import open_header
-from engine.weights.lora import LoraEntry, LoraFile
+from engine.weights.lora import LoraFile
 
 log = logging.getLogger(__name__)
 PARTLY_USED = "{name}: {count} of its {all} tensors fit nothing in {model}, such as '{first}'. The rest is used."
@@ -32,7 +29,7 @@ StrengthModel = Annotated[float, _strength("How strongly to modify the diffusion
 StrengthClip = Annotated[float, _strength("How strongly to modify the CLIP model. This value can be negative.")]
 
 
-def _lora_digest(ctx: NodeContext, lora_name: str | None) -> Any:
+def lora_digest(ctx: NodeContext, lora_name: str | None) -> Any:
     live = ctx.live.get(lora_name) if lora_name is not None else None
     return live.key if isinstance(live, LiveLora) else file_digest(ctx, "loras", lora_name)
 
@@ -43,7 +40,7 @@ def _lora_digest(ctx: NodeContext, lora_name: str | None) -> Any:
     title_zh="加载 LoRA（模型和 CLIP）",
     category="loaders",
     outputs=[Out("MODEL"), Out("CLIP")],
-    fingerprint=_lora_digest,
+    fingerprint=lora_digest,
 )
 def lora_loader(
     ctx: NodeContext,
@@ -66,7 +63,7 @@ def lora_loader(
     title_zh="加载 LoRA（仅模型）",
     category="loaders",
     outputs=[Out("MODEL")],
-    fingerprint=_lora_digest,
+    fingerprint=lora_digest,
 )
 def lora_loader_model_only(
     ctx: NodeContext, model: MODEL, lora_name: LoraName, strength_model: StrengthModel
@@ -77,9 +74,6 @@ def lora_loader_model_only(
     return (_with(model, key, lora_name, strength_model, entries),)
 
 
-Entries = Mapping[Any, Mapping[str, LoraEntry | ModuleChange]]  # by part and module
-
-
 def _entries(ctx: NodeContext, name: str, model: Model, clip: Clip | None) -> tuple[str, Entries]:
     """The LoRA of that name, matched to the models: one under training, or a file, which is read once for all nodes."""
     live = ctx.live.get(name)
@@ -88,12 +82,7 @@ def _entries(ctx: NodeContext, name: str, model: Model, clip: Clip | None) -> tu
     path = ctx.workspace.model_path("loras", name)
     allow_pickle = ctx.workspace.allow_pickle
     header = open_header(path, allow_pickle=allow_pickle)
-
-    def load(device: Device) -> OpaqueModel:
-        return OpaqueModel(model.family.read_lora(path, model, clip, allow_pickle=allow_pickle), header.size)
-
-    key = f"{header.digest}/lora/{model.ref.key}/{'' if clip is None else ' '.join(ref.key for ref in clip.refs)}"
-    ref = ctx.models.add(ModelSpec(key, "lora", name, header.size, load))
+    ref = lora_ref(ctx.models, header, name, model, clip, allow_pickle=allow_pickle)
     with ctx.models.lease(ref) as leased:
         lora: LoraFile = leased[ref]
     if lora.unmatched:

@@ -8,7 +8,7 @@ import torch
 
 from engine.graph.limits import MAX_BATCH, MAX_SIDE
 from engine.graph.node import CLIP, In, NodeContext, Out, node
-from engine.nodes.conditioning import conditioning_of, encoded
+from engine.nodes.conditioning import conditioned
 
 PIXELS_PER_CELL, CHANNELS = 8, 16
 
@@ -52,4 +52,4 @@ def clip_text_encode_sd3(
     texts = {"l": clip_l, "g": clip_g, "t5xxl": t5xxl}
     if empty_padding == "none":
         texts = {name: text for name, text in texts.items() if text}
-    return (conditioning_of(encoded(ctx, clip, texts)),)
+    return (conditioned(ctx, clip, texts),)

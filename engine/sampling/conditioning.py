@@ -3,6 +3,8 @@
 An entry's dict may hold `strength`, `area` (height, width, y, x in latent cells, or ("percentage", ...) of the
 picture), `mask` with `mask_strength` and `set_area_to_bounds`, `start_percent` and `end_percent`, and `default`, as
 ComfyUI's conditioning nodes write them; `control` is a Control, with `control_apply_to_uncond` for the other sides too.
+`hooks` act on the denoiser while the entry is evaluated, and `clip_start_percent` and `clip_end_percent` are the range
+of the encoding, where hooks make several of one prompt.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from engine.families.base import TextBatch
 from engine.families.controls.base import Control
+from engine.families.parts.hook import Hooks
 from engine.families.parts.schedule import Schedule
 
 # (pooled, an entry's dict, latent) -> TextBatch.extra: Family.extra_conditions of a model
@@ -57,6 +60,7 @@ class Condition:
     default: bool = False  # it counts where the others of its side leave something
     control: Control | None = None
     shares_control: bool = False  # the other sides' prompts get it as well
+    hooks: Hooks = ()  # what acts on the denoiser while it is evaluated
 
     def active(self, sigma: float) -> bool:
         return self.sigma_end <= sigma <= self.sigma_start
@@ -129,7 +133,7 @@ def _missing(asked: Iterable[Condition], there: list[Condition]) -> list[Conditi
             continue
         best = _smallest_around(condition.area, [*there, *added])
         if best is not None and best.area != condition.area:
-            added.append(replace(condition, text=best.text))
+            added.append(replace(condition, text=best.text, hooks=best.hooks))
     return added
 
 
@@ -159,17 +163,18 @@ def _read(
         if options.get("set_area_to_bounds"):
             area = _bounds(mask, height, width)
         mask = mask * options.get("mask_strength", 1.0)
-    start, end = options.get("start_percent"), options.get("end_percent")
+    starts, ends = ([options.get(of + edge) for of in ("", "clip_")] for edge in ("start_percent", "end_percent"))
     return Condition(
         text,
         area,
         options.get("strength", 1.0),
         mask,
-        math.inf if start is None else schedule.percent_to_sigma(start),
-        0.0 if end is None else schedule.percent_to_sigma(end),
+        min((schedule.percent_to_sigma(start) for start in starts if start is not None), default=math.inf),
+        max((schedule.percent_to_sigma(end) for end in ends if end is not None), default=0.0),
         bool(options.get("default")),
         options.get("control"),
         options.get("control_apply_to_uncond", False),
+        options.get("hooks", ()),
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from engine.families.base import Prediction, TextBatch
 from engine.families.controls.base import Control, Residuals
+from engine.families.parts.hook import Hooks
 from engine.families.parts.patch import Acting, Now, Patch, all_acting
 from engine.families.parts.schedule import Schedule
 from engine.sampling.conditioning import Condition, meet_areas, share_controls, with_defaults
@@ -65,6 +66,7 @@ class Guided:
         read: Callable[[Conditioning], list[Condition]] | None = None,
         interrupt_check: Callable[[], None] = lambda: None,
         controls: Controls | None = None,
+        hooks: Callable[[Hooks, float], None] = lambda hooks, sigma: None,
     ) -> None:
         self.predict = predict
         self.schedule = schedule
@@ -79,6 +81,7 @@ class Guided:
         self.read = read
         self.interrupt_check = interrupt_check
         self.controls = controls
+        self.hooks = hooks
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         return self.rule(Point(self, x, sigma), any(patch.both_sides for patch in self.patches))[0]
@@ -117,6 +120,7 @@ class Guided:
         timesteps = torch.full((stacked.shape[0],), timestep, device=x.device)
         text = _cat([c.text_in_area(x) for c in conditions])
         model_input, control = self.parametrisation.input(stacked, sigma), conditions[0].control
+        self.hooks(conditions[0].hooks, sigma)
         if control is None or self.controls is None:
             output = self.predict(model_input, timesteps, text).to(x)
         else:
@@ -228,7 +232,9 @@ def _fits(a: Condition, b: Condition, longest_repeat: int) -> bool:
     tokens_a, tokens_b = a.text.cross.shape[1], b.text.cross.shape[1]
     same_kind = (a.text.pooled is None) == (b.text.pooled is None) and _shapes(a.text) == _shapes(b.text)
     repeats = math.lcm(tokens_a, tokens_b) // min(tokens_a, tokens_b)
-    return size_a == size_b and same_kind and a.control is b.control and repeats <= longest_repeat
+    return (
+        size_a == size_b and same_kind and a.control is b.control and a.hooks == b.hooks and repeats <= longest_repeat
+    )
 
 
 def _shapes(text: TextBatch) -> dict[str, tuple[int, ...]]:

@@ -19,6 +19,7 @@ from engine.sampling.conditioning import Condition, read_conditioning
 from engine.sampling.control import ActingControls, Hints, controls_of
 from engine.sampling.guidance import Conditioning, Guided
 from engine.sampling.guiders import Guider
+from engine.sampling.hooks import acting_hooks, hooks_of
 
 # Room for the activations, per number in a latent and side of the guidance. An estimate: 0.65 GB for SD 1.5 at 512 px.
 WORKING_BYTES = 20_000
@@ -50,6 +51,7 @@ def guided(
         models.lease(model.ref, *(control.net.ref for control in controls), working=working) as leased,
         acting(leased[model.ref], model.adapters) as module,
         all_acting(module, now, (patch.acting for patch in model.patches)),
+        acting_hooks(models, model, module, schedule, hooks_of(guider.sides)) as hooks,
     ):
         placed = latent.to(leased.device)
 
@@ -79,5 +81,6 @@ def guided(
             read=read,
             interrupt_check=interrupt_check,
             controls=ActingControls(model, leased, schedule, hints) if controls else None,
+            hooks=hooks,
         )
         yield denoiser, leased.device

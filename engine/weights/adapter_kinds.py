@@ -222,6 +222,17 @@ class Replacement:
 
 
 @dataclass(frozen=True, eq=False)
+class Towards:
+    """The way to another weight, as far as the strength says."""
+
+    value: Tensor
+
+    def applied(self, weight: Tensor, strength: float) -> Tensor:
+        own = weight.float()
+        return own + strength * (_on(weight.device, self.value) - own)
+
+
+@dataclass(frozen=True, eq=False)
 class ModuleChange:
     """What happens to one module: to its weight, one change after the other, and to its bias."""
 

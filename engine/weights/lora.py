@@ -89,6 +89,11 @@ def without_text(header: Header) -> Header:
     return replace(header, tensors={name: info for name, info in header.tensors.items() if not _TEXT.match(name)})
 
 
+def has_text(header: Header) -> bool:
+    """Whether a LoRA says anything about text encoders."""
+    return any(_TEXT.match(name) for name in header.tensors)
+
+
 def unet_names(modules: Iterable[str], keymap: KeyMap) -> dict[str, str]:
     """{name in any dialect: module} of a UNet2DConditionModel."""
     table: dict[str, str] = {}

@@ -74,5 +74,3 @@ def test_properties_are_set_on_the_new_prompts_alone() -> None:
     assert negative[1][1]["end_percent"] == 0.6 and new[0][1] == {}
     (default,) = where.conditioning_set_default_combine(CTX, old, new)
     assert [entry[1] for entry in default] == [{}, {"default": True}]
-    with pytest.raises(where.HooksUnknown):
-        where.conditioning_set_properties(CTX, new, hooks=object(), **given)

@@ -12,7 +12,7 @@ from engine.families.base import Components, LiveLora
 from engine.families.discover import UnknownFamily
 from engine.nodes.conditioning import clip_set_last_layer, clip_text_encode
 from engine.nodes.loaders import checkpoint_loader_simple, file_digest, vae_loader
-from engine.nodes.lora import _lora_digest, lora_loader, lora_loader_model_only
+from engine.nodes.lora import lora_digest, lora_loader, lora_loader_model_only
 from engine.nodes.vae import TooSmall, WrongLatent, cropped, vae_decode, vae_encode
 from engine.weights.header import EmptyFile, NotSafetensors, PickleFile, Truncated
 from engine.weights.lora import LoraEntry, LoraOfOtherModel, NoLora
@@ -140,7 +140,7 @@ def test_a_lora_under_training_stands_for_its_file(ctx: Context, parts: Componen
     ctx.live["run.safetensors"] = LiveLora("run@100", {"denoiser": entries})
     model, clip = lora_loader(ctx, parts.model, parts.clip, "run.safetensors", 1.0, 1.0)
     assert model.adapters[0].entries is entries and model.adapters[0].key == "run@100" and clip is parts.clip
-    assert _lora_digest(ctx, "run.safetensors") == "run@100"
+    assert lora_digest(ctx, "run.safetensors") == "run@100"
 
 
 def test_a_prompt_is_encoded_with_the_lora_of_its_text_encoder(ctx: Context, parts: Components):

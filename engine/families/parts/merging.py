@@ -65,7 +65,7 @@ def total() -> Mix:
 
 def merged(manager: ModelManager, first: Half, second: Half, mix: Mix) -> tuple[ModelRef, tuple[Adapter, ...]]:
     """The model and what acts on it. Raises ModelsDiffer."""
-    _check(first, second)
+    check_alike(first, second)
     if (
         first.ref == second.ref
         and mix.name.startswith("blend ")
@@ -102,7 +102,8 @@ def _copy(manager: ModelManager, half: Half) -> nn.Module:
     return module
 
 
-def _check(first: Half, second: Half) -> None:
+def check_alike(first: Half, second: Half) -> None:
+    """Raises ModelsDiffer where one has layers that the other does not have, or of another shape."""
     for name in {**first.modules, **second.modules}:
         shape, other = first.modules.get(name), second.modules.get(name)
         if shape != other:

@@ -68,7 +68,8 @@ class Hints:
         if key not in self._made:
             net, vae = control.net, control.vae
             if net.latent is None or vae is None:
-                self._made[key] = _pixels(control, height * net.factor, width * net.factor)
+                down, across = (-(-side * net.factor // net.multiple) * net.multiple for side in (height, width))
+                self._made[key] = _pixels(control, down, across)
             else:
                 self._made[key] = self._latents(control, net.latent, vae, height, width)
         return self._made[key]
@@ -104,6 +105,7 @@ class ActingControls:
         self._leased = leased
         self._schedule = schedule
         self._hints = hints
+        self._still: dict[tuple[Any, ...], Residuals] = {}
 
     def __call__(
         self, control: Control, x: Tensor, timesteps: Tensor, text: TextBatch, sigma: float, parts: int
@@ -115,11 +117,15 @@ class ActingControls:
         return said or None
 
     def _residuals(self, control: Control, x: Tensor, timesteps: Tensor, text: TextBatch, parts: int) -> Residuals:
-        net = control.net
-        hint = self._hints.of(control, x.shape[-2], x.shape[-1]).to(x.device)
-        hint = for_each_part(hint, x.shape[0], parts)
-        module = self._leased[net.ref]
-        residuals = net.kind.residuals(module, net, self._denoiser, x, timesteps, text, hint)
+        net, key = control.net, (id(control), *x.shape, parts)
+        residuals = self._still.get(key)
+        if residuals is None:
+            hint = self._hints.of(control, x.shape[-2], x.shape[-1]).to(x.device)
+            hint = for_each_part(hint, x.shape[0], parts)
+            module = self._leased[net.ref]
+            residuals = net.kind.residuals(module, net, self._denoiser, x, timesteps, text, hint)
+            if net.still:
+                self._still[key] = residuals
         return {place: [tensor * control.strength for tensor in tensors] for place, tensors in residuals.items()}
 
     def _active(self, control: Control, sigma: float) -> bool:

@@ -11,6 +11,7 @@ from typing import Literal
 from engine.weights.adapter_keys import split_key
 from engine.weights.header import Header
 from engine.weights.lora import is_lora, title_of
+from engine.weights.t2i_keys import is_t2i
 
 Kind = Literal[
     "checkpoint", "denoiser", "text_encoder", "vae", "lora", "embedding", "controlnet", "upscaler", "unknown"
@@ -58,7 +59,8 @@ def identify(header: Header) -> FileInfo:
     names = header.tensors
     if _has(names, "model.diffusion_model.") or (_has(names, "unet.") and _has(names, "vae.")):
         return FileInfo("checkpoint", _checkpoint_family(header), title)
-    if _has(names, "control_model.") or _has(names, "controlnet_") or "input_hint_block.0.weight" in names:
+    control = _has(names, "control_model.") or _has(names, "controlnet_") or "input_hint_block.0.weight" in names
+    if control or is_t2i(header):
         return FileInfo("controlnet", "", title)
     if "decoder.conv_in.weight" in names or "first_stage_model.decoder.conv_in.weight" in names:
         return FileInfo("vae", "", title)

@@ -92,6 +92,8 @@ class ControlNet:
     title: str
     config: Mapping[str, Any]
     factor: int = 8  # pixels of the hint per latent cell
+    multiple: int = 1  # the sides of the hint are made that of it, by growing
+    still: bool = False  # what it says depends on its picture alone: it is asked once for each size
     latent: LatentFormat | None = None  # it looks at latents of that format instead of pixels
     masked: bool = False  # beside the latents, at a mask: 1 where the picture is to be seen
     levels: tuple[float, float] = (1.0, 0.0)  # factor and offset of the pixels (0..1) that the VAE is shown

@@ -70,7 +70,7 @@ def tag(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    from trainers.settings import read_settings
+    from trainers.presets import read_settings
 
     wanted = read_settings(options.file)
     workspace, settings = _open(options)

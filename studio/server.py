@@ -30,7 +30,20 @@ from engine.workspace import Workspace
 from studio import api, page
 from studio.access import Access
 from studio.app import App
-from studio.comfy import editor, events, files, history, info, internal, models, packs, prompt, templates, userdata
+from studio.comfy import (
+    editor,
+    editor_settings,
+    events,
+    files,
+    history,
+    info,
+    internal,
+    models,
+    packs,
+    prompt,
+    templates,
+    userdata,
+)
 from studio.comfy.pack_http import PackRoutes
 from studio.comfy.requests import error_response, failure_response, system_response
 from studio.gate import Gate
@@ -100,6 +113,7 @@ def asgi_app(app: App, with_page: bool = True) -> ASGIApp:
         *models.routes(app),
         *internal.routes(app, sockets),
         *userdata.routes(app),
+        *editor_settings.routes(app),
         *templates.routes(app),
         *events.routes(app, sockets),
         of_packs,

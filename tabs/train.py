@@ -18,7 +18,8 @@ from tabs.generate import DEMO_MODEL, lora_choices
 from tabs.live import part
 from tabs.shell import Pages
 from tabs.words import T
-from trainers.settings import SECTIONS, Preset, TrainSettings, presets
+from trainers.presets import Preset, presets
+from trainers.settings import SECTIONS, TrainSettings
 
 FIELDS = TrainSettings.model_fields
 DEMO_PRESET = "demo-bbdr"

@@ -8,7 +8,8 @@ from typing import Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from engine.errors import Language
-from trainers.settings import SECTION_TITLES, SECTIONS, TrainSettings, presets
+from trainers.presets import presets
+from trainers.settings import SECTION_TITLES, SECTIONS, TrainSettings
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES: dict[Language, str] = {"en": "training.md", "zh": "training.zh-CN.md"}

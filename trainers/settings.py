@@ -1,26 +1,18 @@
 """Everything a training run can be told, each setting once: type, default, range, words in English and Chinese.
 
 The form, the TOML check, the command line, the run's config.toml and the documentation are made from this model.
-Presets are TOML files in configs/train: partial settings over the defaults. Torch-free.
+Torch-free.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import tomllib
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine.errors import SettingsError
-from engine.settings import checked, read_toml
 
-_log = logging.getLogger(__name__)
-
-PRESETS = Path(__file__).resolve().parent.parent / "configs" / "train"
 SECTIONS = ("what", "lora", "optimiser", "pictures", "captions", "objective", "prior", "memory", "output", "samples")
 SECTION_TITLES: dict[str, tuple[str, str]] = {
     "what": ("What to train", "训练内容"),
@@ -492,55 +484,6 @@ class LookSettings(BaseModel):
     train: TrainSettings
     count: int = Field(12, ge=1, le=100, description="Pictures to show.")
     start: int = Field(0, ge=0, le=1_000_000, description="Step to begin at.")
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named start for the form. `settings` holds only what differs from the defaults."""
-
-    name: str
-    title: str
-    title_zh: str
-    settings: dict[str, Any]
-
-
-class _PresetFile(TrainSettings):
-    """A preset's TOML: any settings, and what it is called."""
-
-    title: str = ""
-    title_zh: str = ""
-
-
-def presets(folder: Path = PRESETS) -> list[Preset]:
-    """Every preset of a folder, by file name. One that can't be read is left out with a line in the log."""
-    found = []
-    for path in sorted(folder.glob("*.toml")):
-        try:
-            found.append(read_preset(path))
-        except SettingsError as error:  # the page must come up all the same
-            _log.error("the preset %s is left out: %s", path, error)
-    return found
-
-
-def read_preset(path: Path) -> Preset:
-    """One preset. An unknown key is refused with the nearest name, as in a run's own file."""
-    both = read_toml(_PresetFile, path)
-    given = both.model_dump(exclude_unset=True)
-    title, title_zh = given.pop("title", path.stem), given.pop("title_zh", "")
-    return Preset(path.stem, title, title_zh or title, given)
-
-
-def read_settings(path: Path) -> TrainSettings:
-    """A run's TOML file, as `studio train FILE` takes it. It may stand on a preset: preset = "sd1-character"."""
-    try:
-        base = tomllib.loads(path.read_bytes().decode("utf-8-sig")).get("preset")
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
-        base = None
-    if not isinstance(base, str):
-        return read_toml(TrainSettings, path)
-    data = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    del data["preset"]
-    return checked(TrainSettings, read_preset(PRESETS / f"{Path(base).name}.toml").settings | data, path.name)
 
 
 def _toml(value: Any) -> str:

@@ -23,9 +23,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from engine.errors import EaselError
 from engine.workspace import replacing
 from studio.app import App
+from studio.comfy.editor_settings import EditorSettings
 from studio.comfy.packs import scripts
 from studio.comfy.requests import empty, path_in
-from studio.comfy.userdata import EditorSettings, user_folder
+from studio.comfy.userdata import user_folder
 from studio.gate import language_of
 from studio.versions import installed_version
 

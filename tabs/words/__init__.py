@@ -14,7 +14,8 @@ import gradio as gr
 
 from engine.errors import Language
 from tabs.fields import words_of
-from trainers.settings import SECTION_TITLES, TrainSettings, presets
+from trainers.presets import presets
+from trainers.settings import SECTION_TITLES, TrainSettings
 
 
 @cache

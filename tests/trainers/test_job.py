@@ -103,7 +103,7 @@ def test_a_run_ends_with_a_lora_a_curve_and_a_config_that_reads_back(ctx):
     run = Run(ctx.workspace.runs / "zz")
     assert [row["step"] for row in run.metrics()] == [1, 2, 3, 4, 5, 6]
     assert run.metrics()[-1]["loss"] == result["loss"]
-    from trainers.settings import read_settings
+    from trainers.presets import read_settings
 
     assert read_settings(run.config) == tiny_settings(ctx.workspace)
     assert [told[3] for told in ctx.told if told[3] == "train"] == ["train"] * 6

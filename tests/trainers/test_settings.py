@@ -3,18 +3,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InvalidSetting, UnknownSetting
-from trainers.settings import (
-    PRESETS,
-    SECTION_TITLES,
-    SECTIONS,
-    BucketRange,
-    Contradiction,
-    NothingToTrain,
-    TrainSettings,
-    presets,
-    read_preset,
-    read_settings,
-)
+from trainers.presets import PRESETS, presets, read_preset, read_settings
+from trainers.settings import SECTION_TITLES, SECTIONS, BucketRange, Contradiction, NothingToTrain, TrainSettings
 
 
 def test_every_setting_has_words_in_both_languages_and_a_place_in_the_form():

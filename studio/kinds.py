@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from engine.dataset.job import MeasureSettings, UnpackSettings
+from engine.dataset.job import MeasureSettings, ScanSettings, UnpackSettings
 from engine.graph.job import GenerateSettings
 from engine.jobs.types import JobKind, Priority
 from taggers.settings import TagSettings
@@ -16,6 +16,7 @@ def job_kinds() -> Mapping[str, JobKind]:
     kinds = (
         JobKind("generate", "engine.graph.job:run", GenerateSettings, Priority.interactive),
         JobKind("tag", "taggers.job:run", TagSettings, Priority.batch, resumable=True),
+        JobKind("scan", "engine.dataset.job:look_through", ScanSettings, Priority.batch, resumable=True),
         JobKind("measure", "engine.dataset.job:run", MeasureSettings, Priority.batch, resumable=True),
         JobKind("unpack", "engine.dataset.job:unpack", UnpackSettings, Priority.interactive, resumable=True),
         JobKind("look", "trainers.look:run", LookSettings, Priority.interactive),

@@ -21,7 +21,7 @@ def check_named(workspace: Workspace, kind: str, settings: Mapping[str, Any]) ->
             _check_pictures(workspace, dataset)
         if isinstance(model, str):
             workspace.model_path("checkpoints", model)
-    elif kind in ("tag", "measure", "unpack", "look"):
+    elif kind in ("tag", "scan", "measure", "unpack", "look"):
         if isinstance(dataset := settings.get("dataset"), str):
             Library(workspace).folder_of(dataset)
         if kind == "tag":

@@ -1,5 +1,5 @@
-"""Jobs of a dataset: "measure" looks for near copies and blur, for filters and the health card to know them; "unpack"
-takes a zip file in that was uploaded."""
+"""Jobs of a dataset: "scan" takes a folder in, "measure" looks for near copies and blur (for filters and the health
+card), "unpack" takes a zip file in that was uploaded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.dataset.archives import unpack as unpack_archive
 from engine.dataset.export import SIDECAR_SUFFIXES, import_sidecars
+from engine.dataset.intake import take_in
 from engine.dataset.library import Library
 from engine.dataset.mask_files import import_masks
 from engine.dataset.mask_names import masks_among
@@ -19,6 +20,7 @@ from engine.dataset.pictures import scan
 from engine.dataset.view import View
 from engine.errors import GONE, InputError, NotFound
 from engine.jobs.types import JobContext
+from engine.progress import ProgressSink
 from engine.workspace import Workspace, inside
 
 
@@ -29,6 +31,14 @@ class MeasureSettings(BaseModel):
 
     dataset: str = Field(description="Name of the dataset.")
     threads: int = Field(4, ge=1, le=64, description="Threads that decode pictures.")
+
+
+class ScanSettings(BaseModel):
+    """Which dataset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str = Field(description="Name of the dataset.")
 
 
 class UnpackSettings(BaseModel):
@@ -43,13 +53,17 @@ class UnpackSettings(BaseModel):
     max_gb: int = Field(64, ge=1, le=100_000, description="Most that may come out of it.")
 
 
+def look_through(ctx: JobContext, settings: ScanSettings) -> dict[str, Any]:
+    """Takes in what is new in the folder. Returns counts, and problems by file. What was read is not read again."""
+    with Library(ctx.workspace).open(settings.dataset) as dataset:
+        report = take_in(dataset, _stopping(ctx))
+    counts = {"added": report.added, "changed": report.changed, "gone": report.gone, "masks": report.masks}
+    return {"dataset": settings.dataset, **counts, "problems": report.problems}
+
+
 def run(ctx: JobContext, settings: MeasureSettings) -> dict[str, Any]:
     """Returns how many pictures were measured now, how many have near copies, and how many groups those are."""
-
-    def progress(step: int, total: int, text: str = "", *, phase: str = "", **metrics: float) -> None:
-        ctx.progress(step, total, text, phase=phase, **metrics)
-        ctx.checkpoint()
-
+    progress = _stopping(ctx)
     with Library(ctx.workspace).open(settings.dataset) as dataset:
         scan(dataset, progress)
         measured = measure(dataset, progress, threads=settings.threads)
@@ -63,11 +77,7 @@ def unpack(ctx: JobContext, settings: UnpackSettings) -> dict[str, Any]:
     archive = inside(uploads(ctx.workspace), settings.archive)
     if not archive.is_file():
         raise NotFound(what="upload", what_zh="上传的文件", name=settings.name, **GONE)
-
-    def progress(step: int, total: int, text: str = "", *, phase: str = "", **metrics: float) -> None:
-        ctx.progress(step, total, text, phase=phase, **metrics)
-        ctx.checkpoint()
-
+    progress = _stopping(ctx)
     with Library(ctx.workspace).open(settings.dataset) as dataset:
         try:
             report = unpack_archive(dataset, archive, settings.name, progress, max_total=settings.max_gb << 30)
@@ -86,3 +96,13 @@ def unpack(ctx: JobContext, settings: UnpackSettings) -> dict[str, Any]:
 def uploads(workspace: Workspace) -> Path:
     """Where files lie that were sent and wait for their job."""
     return workspace.cache / "uploads"
+
+
+def _stopping(ctx: JobContext) -> ProgressSink:
+    """Progress that is told, with a chance to stop or to let somebody who waits go first."""
+
+    def progress(step: int, total: int, text: str = "", *, phase: str = "", **metrics: float) -> None:
+        ctx.progress(step, total, text, phase=phase, **metrics)
+        ctx.checkpoint()
+
+    return progress

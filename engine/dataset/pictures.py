@@ -42,6 +42,19 @@ class ScanReport:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """The picture files of a folder beside what the store knows of them. Nothing was opened."""
+
+    known: dict[str, FileRow]
+    found: dict[str, tuple[int, int]]  # size and mtime_ns by path
+    masks: int
+
+    @property
+    def new(self) -> list[str]:
+        return [path for path, (size, mtime) in self.found.items() if not _same(self.known.get(path), size, mtime)]
+
+
+@dataclass(frozen=True)
 class _Seen:
     path: str
     size: int
@@ -51,15 +64,22 @@ class _Seen:
     error: PictureError | None = None
 
 
-def scan(dataset: Dataset, progress: ProgressSink = silent, *, threads: int = 4) -> ScanReport:
-    """Bring the store up to date with the folder. Files with the size and time they had are not read again."""
-    known = dataset.store.files()
+def listing(dataset: Dataset) -> Listing:
     found = dict(files_in(dataset.root))
     masks = masks_among(found)
     for path in masks:
         del found[path]
-    report = ScanReport(masks=len(masks), problems={p: r.problem for p, r in known.items() if r.problem and p in found})
-    new = [p for p, (size, mtime) in found.items() if not _same(known.get(p), size, mtime)]
+    return Listing(dataset.store.files(), found, len(masks))
+
+
+def scan(
+    dataset: Dataset, progress: ProgressSink = silent, *, threads: int = 4, listed: Listing | None = None
+) -> ScanReport:
+    """Bring the store up to date with the folder. Files with the size and time they had are not read again."""
+    listed = listed or listing(dataset)
+    known, found, new = listed.known, listed.found, listed.new
+    problems = {path: row.problem for path, row in known.items() if row.problem and path in found}
+    report = ScanReport(masks=listed.masks, problems=problems)
     report.unchanged = len(found) - len(new)
     gone = [path for path in known if path not in found]
     hashes = {p.id: p.hash for p in dataset.store.pictures({known[path].picture for path in gone} - {None})}  # type: ignore[arg-type]

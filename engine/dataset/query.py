@@ -221,7 +221,7 @@ def _marked(kind: Mark) -> Callable[[View, str], np.ndarray]:
     def found(view: View, value: str) -> np.ndarray:
         if value not in ("yes", "no"):
             raise _BadValue(f"write {kind}:yes or {kind}:no", f"请写成 {kind}:yes 或 {kind}:no")
-        drawn = view.store.marks(kind)
+        drawn = view.store.marked(kind)
         return np.array([(picture.id in drawn) == (value == "yes") for picture in view.pictures()], bool)
 
     return found

@@ -61,12 +61,12 @@ class Tables(Database):
         with self.writing():
             self._db.execute("UPDATE files SET sidecar=? WHERE path=?", (content_hash, path))
 
-    def files(self) -> dict[str, FileRow]:
-        found = self.rows("SELECT path, picture, size, mtime_ns, problem, sidecar FROM files ORDER BY path")
+    def files(self, where: str = "") -> dict[str, FileRow]:
+        found = self.rows(f"SELECT path, picture, size, mtime_ns, problem, sidecar FROM files {where} ORDER BY path")
         return {r[0]: FileRow(r[0], r[1], r[2], r[3], json.loads(r[4]) if r[4] else None, r[5]) for r in found}
 
     def problems(self) -> list[FileRow]:
-        return [row for row in self.files().values() if row.problem]
+        return list(self.files("WHERE problem IS NOT NULL").values())
 
     def pictures(self, ids: Iterable[int] | None = None) -> list[Picture]:
         """Pictures that have a file and were not removed, by path; or those of `ids`, in that order, in any state."""
@@ -185,10 +185,15 @@ class Tables(Database):
 
     # marks and captions
 
-    def marks(self, kind: Mark) -> dict[int, Any]:
-        """{picture: value} of what a person drew."""
-        found = self.rows("SELECT picture, value FROM marks WHERE kind=? AND value<>'null'", kind)
+    def marks(self, kind: Mark, picture: int | None = None) -> dict[int, Any]:
+        """{picture: value} of what a person drew, in all pictures or in one."""
+        one, values = ("", ()) if picture is None else (" AND picture=?", (picture,))
+        found = self.rows(f"SELECT picture, value FROM marks WHERE kind=? AND value<>'null'{one}", kind, *values)
         return {picture: json.loads(value) for picture, value in found}
+
+    def marked(self, kind: Mark) -> set[int]:
+        """Pictures on which something of this kind is drawn."""
+        return {row[0] for row in self.rows("SELECT picture FROM marks WHERE kind=? AND value<>'null'", kind)}
 
     def add_caption(self, picture: int, source: int, text: str) -> int:
         """A version of a picture's caption. It counts only once an edit makes it the current one."""

@@ -14,7 +14,6 @@ from engine.dataset import bulk
 from engine.dataset.captions import CaptionRules, canonical, pretty, split_tags
 from engine.dataset.export import export_sidecars, import_sidecars, set_rules
 from engine.dataset.library import Dataset
-from engine.dataset.pictures import scan
 from engine.dataset.query import matching
 from engine.dataset.records import Source
 from engine.dataset.review import accept_suggestions, suggestions
@@ -225,11 +224,6 @@ def _import(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, 
     )
 
 
-def _scan(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
-    report = scan(dataset)
-    return {"added": report.added, "gone": report.gone, "masks": report.masks, "problems": len(report.problems)}
-
-
 ACTIONS: dict[str, Action] = {
     "decide": _decide,
     "caption": _caption,
@@ -252,7 +246,6 @@ ACTIONS: dict[str, Action] = {
     "remove": _remove,
     "export": _export,
     "import": _import,
-    "scan": _scan,
 }
 
 

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from engine.dataset.captions import pretty
 from engine.dataset.export import caption_of, rules_of
 from engine.dataset.library import Dataset
 from engine.dataset.query import matching
-from engine.dataset.records import RATING, CaptionVersion, Source
+from engine.dataset.records import RATING, CaptionVersion, Picture, Source
 from engine.dataset.regions import regions_of
 from engine.dataset.review import queue
 from engine.dataset.tokens import TOKENIZERS, count_tokens
 from engine.dataset.view import TAGGER, Annotation, View
 
 MOST_TAGS = 400
+FIRST_SCREEN = 200  # pictures whose rows come with the answer; the rest is asked for when it comes into view
 HASH_LETTERS = 12  # of a picture's hash, in addresses: a changed picture gets another one
 FLOOR = 0.1  # score below which a tag that nobody decided on is not shown
 
 
 def shown(dataset: Dataset, view: View, words: str, order: str) -> dict[str, Any]:
-    """The pictures that a filter means, as short rows, with their tags. Raises BadFilter."""
+    """The pictures that a filter means, by number and the first as short rows, with their tags. Raises BadFilter."""
     pictures, mask = view.pictures(), matching(view, words)
     found = [picture for picture, kept in zip(pictures, mask, strict=True) if kept]
     if order == "review":
@@ -31,7 +34,8 @@ def shown(dataset: Dataset, view: View, words: str, order: str) -> dict[str, Any
     everywhere = {c.name: c.pictures for c in (counts if len(found) == len(pictures) else view.counts())}
     return {
         "total": len(pictures),
-        "pictures": [[p.id, p.hash[:HASH_LETTERS], p.name] for p in found],
+        "ids": runs([picture.id for picture in found]),
+        "pictures": [_row(picture) for picture in found[:FIRST_SCREEN]],
         "tags": [
             {
                 "name": c.name,
@@ -44,8 +48,6 @@ def shown(dataset: Dataset, view: View, words: str, order: str) -> dict[str, Any
             for c in counts[:MOST_TAGS]
             if c.category != RATING
         ],
-        "masks": dataset.store.marks("mask"),
-        "crops": dataset.store.marks("crop"),
         "rules": rules_of(dataset).model_dump(mode="json"),
         "merge": dataset.store.meta("merge", {"how": "union"}),
         "sources": [source_json(source) for source in view.sources() if source.tool.startswith(TAGGER)],
@@ -55,10 +57,29 @@ def shown(dataset: Dataset, view: View, words: str, order: str) -> dict[str, Any
     }
 
 
-def captions(dataset: Dataset, view: View, ids: Sequence[int]) -> dict[int, str]:
-    """What the trainer would read for these pictures: those that the page shows now."""
-    rules, wanted = rules_of(dataset), set(ids)
-    return {p.id: caption_of(view, rules, p)[:160] for p in view.pictures() if p.id in wanted}
+def runs(ids: Sequence[int]) -> list[int]:
+    """Numbers as first, count, first, count ...: those of a whole set are one run, however many they are."""
+    numbers = np.asarray(ids, np.int64)
+    if not len(numbers):
+        return []
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(numbers) != 1) + 1])
+    counts = np.diff(np.append(starts, len(numbers)))
+    return np.stack([numbers[starts], counts], axis=1).ravel().tolist()
+
+
+def cells(dataset: Dataset, view: View, ids: Sequence[int]) -> list[list[Any]]:
+    """What the page shows of these pictures: id, hash, name, caption as the trainer reads it, what is drawn on it."""
+    rules, store = rules_of(dataset), dataset.store
+    pictures = view.pictures()
+    drawn = {kind: store.marked(kind) for kind in ("mask", "crop")}
+    return [
+        [*_row(p), caption_of(view, rules, p)[:160], [kind for kind, found in drawn.items() if p.id in found]]
+        for p in (pictures[place] for place in view.places(ids))
+    ]
+
+
+def _row(picture: Picture) -> list[Any]:
+    return [picture.id, picture.hash[:HASH_LETTERS], picture.name]
 
 
 def about(dataset: Dataset, view: View, picture_id: int) -> dict[str, Any]:
@@ -74,8 +95,8 @@ def about(dataset: Dataset, view: View, picture_id: int) -> dict[str, Any]:
         "hash": picture.hash[:HASH_LETTERS],
         "width": picture.width,
         "height": picture.height,
-        "crop": store.marks("crop").get(picture_id),
-        "mask": store.marks("mask").get(picture_id),
+        "crop": store.marks("crop", picture_id).get(picture_id),
+        "mask": store.marks("mask", picture_id).get(picture_id),
         "caption": caption,
         "tokens": {encoder: count_tokens(encoder, caption) for encoder in TOKENIZERS},
         "text": next((version.text for version in versions if version.current), ""),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine.dataset.archives import NotAZip
-from engine.dataset.job import MeasureSettings, UnpackSettings, run, unpack, uploads
+from engine.dataset.job import MeasureSettings, ScanSettings, UnpackSettings, look_through, run, unpack, uploads
 from engine.dataset.library import Library
 from engine.dataset.query import matching
 from engine.dataset.view import View
@@ -50,6 +50,26 @@ def test_a_cancelled_measuring_goes_on_later(workspace: Workspace) -> None:
     with pytest.raises(Cancelled):
         run(Context(workspace, cancel_after=3), MeasureSettings(dataset="set"))
     assert run(Context(workspace), MeasureSettings(dataset="set"))["near_copies"] == 2
+
+
+def test_a_folder_is_looked_through_once_with_captions_and_masks(workspace: Workspace) -> None:
+    draw(workspace)
+    folder = workspace.datasets / "set"
+    (folder / "p1.txt").write_text("a card", encoding="utf-8")
+    Image.new("L", (320, 240)).save(folder / "p1-masklabel.png")
+    found = look_through(Context(workspace), ScanSettings(dataset="set"))
+    assert found == {"dataset": "set", "added": 6, "changed": 0, "gone": 0, "masks": 1, "problems": {}}
+    with Library(workspace).open("set") as dataset:
+        (masked,) = dataset.store.marks("mask")
+        assert [tag.name for tag in View(dataset.store).tags(masked)] == ["a_card"]
+    assert look_through(Context(workspace), ScanSettings(dataset="set"))["added"] == 0
+
+
+def test_looking_through_that_was_stopped_goes_on(workspace: Workspace) -> None:
+    draw(workspace)
+    with pytest.raises(Cancelled):
+        look_through(Context(workspace, cancel_after=1), ScanSettings(dataset="set"))
+    assert look_through(Context(workspace), ScanSettings(dataset="set"))["added"] in (0, 6)
 
 
 def zipped(workspace: Workspace, **names: str) -> UnpackSettings:

@@ -207,5 +207,5 @@ def _write_shuffled(studio: Studio, folder: Path) -> None:
 def captions_of(studio: Studio) -> dict[str, str]:
     """Captions as the trainer will read them, by file name."""
     pictures = studio.get("/studio/datasets/bbdr")["pictures"]
-    found = studio.get(f"/studio/datasets/bbdr/captions?ids={','.join(str(row[0]) for row in pictures)}")
-    return {name: found[str(number)] for number, _, name in pictures}
+    cells = studio.get(f"/studio/datasets/bbdr/cells?ids={','.join(str(row[0]) for row in pictures)}")
+    return {name: caption for _, _, name, caption, _ in cells}

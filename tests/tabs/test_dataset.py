@@ -6,6 +6,7 @@ import base64
 import io
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -52,7 +53,8 @@ def test_a_mask_and_a_crop_are_drawn_and_undone(client: TestClient, pictures: li
     drawn = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     edit(client, "mask", picture=pictures[0], png=drawn)
     edit(client, "crop", picture=pictures[1], box=[0, 0, 16, 16.2])
-    assert list(shown(client)["masks"]) == [str(pictures[0])]
+    cells = client.get("/studio/datasets/set/cells", params={"ids": ",".join(map(str, pictures))}).json()
+    assert [row[4] for row in cells] == [["mask"], [], []]  # a crop of all of it is none
     found = client.get(f"/studio/datasets/set/mask/{pictures[0]}")
     assert Image.open(io.BytesIO(found.content)).getbbox() == (0, 0, 8, 16)
     assert edit(client, "undo")["event"] == "◩ blue.png"
@@ -252,3 +254,27 @@ def test_sizes_and_looks_use_the_settings_of_the_train_tab(app: App, client: Tes
     assert (job.settings["train"]["flip"], job.settings["train"]["sample_prompts"]) == (True, ["one", "two"])
     wrong = client.post("/studio/datasets/set/train/look", json={"changes": {"flp": True}})
     assert wrong.status_code == 400 and "flip" in wrong.json()["error"]["en"]
+
+
+def test_a_folder_of_many_is_taken_in_by_a_job_and_few_at_once(
+    app: App, client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(png("red", (16 + i, 16)))
+    monkeypatch.setattr("studio.live.dataset_opening.AT_ONCE", 3)
+    assert client.post("/studio/datasets", json={"name": "set", "folder": str(tmp_path)}).status_code == 201
+    assert shown(client)["total"] == 0
+    (job,) = app.jobs.list(kinds=["scan"])
+    assert (job.settings, job.title) == ({"dataset": "set"}, "set")
+    assert edit(client, "scan") == {"job": job.id}  # the same one: it waits for its turn
+    monkeypatch.setattr("studio.live.dataset_opening.AT_ONCE", 4)
+    assert edit(client, "scan") == {"added": 4, "gone": 0, "masks": 0, "problems": 0}
+    assert shown(client)["total"] == 4
+
+
+def test_the_page_gets_numbers_of_all_pictures_and_rows_of_the_first(client: TestClient, pictures: list[int]) -> None:
+    answer = shown(client)
+    assert (answer["ids"], len(answer["pictures"])) == ([1, 3], 3)
+    edit(client, "decide", pictures=[1, 3], tag="cat", state=1)
+    assert shown(client, "cat")["ids"] == [1, 1, 3, 1]
+    assert shown(client, "name:nothing")["ids"] == []

@@ -8,7 +8,7 @@ const ACTIONS = ['add', 'remove', 'replace', 'regex', 'find in captions', 'regex
 function html(d) {
   const of = (name, otherwise = '') => d.draft[`bulk.${name}`] ?? otherwise, how = of('action', 'add');
   const completes = how.endsWith('captions') || how === 'regex' ? '' : 'data-complete="tags"';
-  const scope = d.ids.length > 1 ? t('bulk.chosen', { n: d.ids.length }) : t('bulk.filtered', { n: d.info.pictures.length });
+  const scope = d.ids.length > 1 ? t('bulk.chosen', { n: d.ids.length }) : t('bulk.filtered', { n: d.info.ids.length });
   return `<form data-act="bulkpreview" data-keep="bulk" class="ez-form-row">
     ${choice('action', t('dataset.what'), ACTIONS.map((a) => [a, t(`dataset.bulk.${a.replaceAll(' ', '_')}`)]), how, 'data-change="bulkaction"')}
     ${line('find', t(how.endsWith('captions') ? 'bulk.words' : 'bulk.tags'), of('find'), `autocomplete="off" ${completes}`)}

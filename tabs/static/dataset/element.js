@@ -11,9 +11,9 @@ import { TOOLS, VERBS, stripHtml } from './tools.js';
 import { topHtml } from './top.js';
 import { editWords } from './words.js';
 
-const NOTHING = { pictures: [], tags: [], sources: [], problems: [], rules: {}, merge: {}, masks: {}, crops: {} };
+const NOTHING = { ids: [], pictures: [], tags: [], sources: [], problems: [], rules: {}, merge: {} };
 const LATELY = 600; // seconds for which a finished job is still shown
-const JOBS = ['tag', 'measure', 'unpack'];
+const JOBS = ['tag', 'scan', 'measure', 'unpack'];
 
 class Dataset extends Live {
   info = NOTHING;
@@ -23,7 +23,7 @@ class Dataset extends Live {
   lists = [];
   draft = {};
   refused = [];
-  captions = new Map();
+  cells = new Map(); // id -> [id, hash, name, caption, what is drawn on it], of pictures that were in view
   answers = {};
 
   start() {
@@ -32,7 +32,7 @@ class Dataset extends Live {
       <div class="ez-data"><nav></nav><div class="box"></div><aside></aside></div><p class="sub keys"></p>
       <div class="ez-tools"><div class="strip" role="tablist"></div><div class="tool" role="tabpanel"></div></div>`;
     this.grid = new VirtualGrid(this.querySelector('.box'), {
-      cell: 150, signal: this.aborter.signal, key: (i) => this.info.pictures[i][0], render: (i) => this.cell(this.info.pictures[i]),
+      cell: 150, signal: this.aborter.signal, key: (i) => this.info.ids[i], render: (i) => this.cell(this.info.ids[i]),
       picked: () => this.chosen(), seen: (first, end) => this.need(first, end),
     });
     this.grid.box.setAttribute('aria-label', t('tab.dataset'));
@@ -53,7 +53,7 @@ class Dataset extends Live {
   }
 
   get path() { return `datasets/${encodeURIComponent(this.name ?? '')}`; }
-  get ids() { return [...this.grid.selected].map((i) => this.info.pictures[i]?.[0]).filter((id) => id !== undefined); }
+  get ids() { return [...this.grid.selected].map((i) => this.info.ids[i]).filter((id) => id !== undefined); }
   get tool() { return TOOLS.find((tool) => tool.name === this.draft.tool) ?? TOOLS[0]; }
 
   maskUrl(id, name) { return `${BASE}${this.path}/mask/${id}?v=${name}`; }
@@ -72,7 +72,7 @@ class Dataset extends Live {
 
   async use(name) {
     Object.assign(this, { name, refused: [], info: NOTHING, answers: {} });
-    this.captions.clear();
+    this.cells.clear();
     this.grid.selected.clear();
     this.keep({ current: name });
     await this.load();
@@ -92,12 +92,14 @@ class Dataset extends Live {
     this.wrong = info?.wrong;
     if (this.wrong) info = this.info === NOTHING ? await attempt(call(this.path)) : this.info;
     if (!info) return;
+    if (info !== this.info) info.ids = expanded(info.ids);
     this.info = info;
-    this.stale = new Set(this.captions.keys());
-    const places = info.pictures.flatMap(([id], i) => (chosen.has(id) ? [i] : []));
+    this.stale = new Set(this.cells.keys());
+    for (const row of info.pictures) if (!this.cells.has(row[0])) { this.cells.set(row[0], row); this.stale.add(row[0]); }
+    const places = chosen.size ? [...info.ids.keys()].filter((i) => chosen.has(info.ids[i])) : [];
     this.grid.selected = new Set(places);
     if (places.length) this.grid.cursor = places[0];
-    this.grid.set(info.pictures.length);
+    this.grid.set(info.ids.length);
     this.draw();
     await Promise.all([this.chosen(), this.inquire()]);
   }
@@ -114,20 +116,26 @@ class Dataset extends Live {
 
   ask(what, words = {}) { return call(`${this.path}/ask/${what}?${new URLSearchParams(words)}`); }
 
-  cell([id, hash, name]) {
-    const marks = `${this.info.masks[id] ? `<i title="${t('draw.mask')}">◩</i>` : ''}${this.info.crops[id] ? `<i title="${t('draw.crop')}">▣</i>` : ''}`;
-    return `<img loading="lazy" alt="${esc(name)}" src="${this.thumb(id, hash)}">${marks ? `<b class="marks">${marks}</b>` : ''}<span>${esc(this.captions.get(id) || name)}</span>`;
+  cell(id) {
+    const [, hash, name, caption, drawn = []] = this.cells.get(id) ?? [];
+    if (!hash) return '<span>…</span>';
+    const marks = drawn.map((kind) => `<i title="${t(`draw.${kind}`)}">${{ mask: '◩', crop: '▣' }[kind]}</i>`).join('');
+    return `<img loading="lazy" alt="${esc(name)}" src="${this.thumb(id, hash)}">${marks ? `<b class="marks">${marks}</b>` : ''}<span>${esc(caption || name)}</span>`;
   }
 
-  /** Captions are asked for when their pictures come into view. */
-  need(first, end) {
-    const ids = this.info.pictures.slice(first, end).map(([id]) => id).filter((id) => !this.captions.has(id) || this.stale?.delete(id));
-    for (const id of ids) if (!this.captions.has(id)) this.captions.set(id, '');
-    if (!ids.length) return;
-    call(`${this.path}/captions?ids=${ids}`).then((found) => {
-      for (const id of ids) this.captions.set(id, found[id] ?? '');
-      this.grid.draw();
-    }).catch(() => {});
+  /** What is shown of a picture is asked for when it comes into view; one question at a time, then what is in view by then. */
+  async need(first, end) {
+    const { name } = this, ids = [...this.info.ids.slice(first, end)].filter((id) => !this.cells.has(id) || this.stale?.has(id));
+    if (this.looking || !ids.length) return;
+    this.looking = true;
+    const found = await call(`${this.path}/cells?ids=${ids}`).catch(() => undefined);
+    this.looking = false;
+    if (!found) return;
+    if (name === this.name) {
+      for (const id of ids) { this.stale.delete(id); if (!this.cells.has(id)) this.cells.set(id, [id]); } // some may be gone
+      for (const row of found) this.cells.set(row[0], row);
+    }
+    this.grid.draw();
   }
 
   async chosen() {
@@ -230,13 +238,20 @@ class Dataset extends Live {
     this.paint(option('', 'dataset.order.name') + option('review', 'dataset.order.review'), order);
     this.querySelector('.keys').textContent = t('dataset.keys');
     this.querySelector('.n').className = this.wrong ? 'n bad' : 'n';
-    this.querySelector('.n').textContent = none ? '' : this.wrong ? this.wrong[lang()] : t('dataset.count', { n: info.pictures.length, total: info.total ?? 0 });
+    this.querySelector('.n').textContent = none ? '' : this.wrong ? this.wrong[lang()] : t('dataset.count', { n: info.ids.length, total: info.total ?? 0 });
     this.paint(`<h3>${t('dataset.tags')} (${info.tags.length})</h3><div class="list">${info.tags.map((tag) =>
       `<a href="#" role="button" data-key="${esc(tag.name)}" data-filter="${esc(tag.filter)}" class="${esc(tag.category)}">${esc(tag.shown)} <small>${tag.n === tag.all ? tag.n : `${tag.n} / ${tag.all}`}</small></a>`).join('')}</div><p class="sub">${t('dataset.taghint')}</p>`, this.querySelector('nav'));
     this.drawTool();
     this.grid.draw();
     this.follow();
   }
+}
+
+/** Numbers that came as first, count, first, count ... */
+function expanded(runs) {
+  const ids = [];
+  for (let i = 0; i < runs.length; i += 2) for (let k = 0; k < runs[i + 1]; k++) ids.push(runs[i] + k);
+  return ids;
 }
 
 /** Files that a job had to leave out, as {path, en, zh}. */

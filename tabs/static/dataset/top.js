@@ -56,7 +56,8 @@ export const verbs = {
   },
   async scan(d) {
     const found = await d.change('scan');
-    if (found) toast(t('dataset.scanned', { added: found.added, gone: found.gone }) + (found.masks ? ` ${t('dataset.maskfiles', { n: found.masks })}` : ''));
+    if (found?.job) toast(t('dataset.scanning'));
+    else if (found) toast(t('dataset.scanned', { added: found.added, gone: found.gone }) + (found.masks ? ` ${t('dataset.maskfiles', { n: found.masks })}` : ''));
   },
   async upload(d, { files: chosen }) {
     // a mask is known by the picture of its name, which must be there before

@@ -12,11 +12,10 @@ from PIL import Image
 
 from engine.dataset.decoding import to_rgb
 from engine.errors import PictureError
+from engine.graph.limits import MAX_PIXELS, MAX_SIDE
 from engine.graph.metadata import DAMAGE
 
 AT_ONCE = 2  # each may take a gigabyte
-LONGEST_SIDE = 16384
-MOST_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
 
 
@@ -39,9 +38,9 @@ def opened(file: IO[bytes] | Path, name: str) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as picture:
                 width, height = picture.size
-                if max(width, height) > LONGEST_SIDE or width * height > MOST_PIXELS:
-                    most = MOST_PIXELS // 1_000_000
-                    raise PictureTooLarge(name=name, width=width, height=height, limit=LONGEST_SIDE, most=most)
+                if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+                    most = MAX_PIXELS // 1_000_000
+                    raise PictureTooLarge(name=name, width=width, height=height, limit=MAX_SIDE, most=most)
                 yield picture
     except DAMAGE as error:
         raise NotAPicture(name=name, reason=str(error)[:120] or type(error).__name__) from error

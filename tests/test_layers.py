@@ -55,6 +55,7 @@ TORCH_FREE = (
     "taggers.rules",
     "taggers.settings",
     "taggers.presets",
+    "trainers.presets",
     "trainers.settings",
     "tabs",
     "studio",

@@ -16,6 +16,8 @@ from engine.families.parts.dit_family import DitFamily, NoTextEncoder
 from engine.families.parts.dit_kind import T5_NAME, DitKind
 from engine.families.parts.text_encoder import CLIP_L
 from engine.weights.dit import flux_config, flux_map
+from engine.weights.header import Header
+from engine.weights.lora_dit import control_lora
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +97,7 @@ class Flux(DitFamily):
     kind = KIND
     clips = MappingProxyType({"l": CLIP_L})
     loader = "DualCLIPLoader (flux)"
+    growing = ("x_embedder",)
 
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: Prompt) -> TextBatch:
         """T5's tokens and CLIP's pooled vector, zeros for an encoder that is not there."""
@@ -195,13 +198,16 @@ class Flux(DitFamily):
 
         return FlowSchedule.flux(MU) if model.config["guidance_embeds"] else FlowSchedule(1.0, 1.0)
 
+    def _lora_header(self, header: Header) -> Header:
+        return control_lora(header)
+
     def _concat(self, model: Model, options: Mapping[str, Any], latent: torch.Tensor) -> torch.Tensor | None:
         """(batch, more, h, w) of the picture beside the latent and, in Fill, 64 channels of its mask."""
         import torch
 
         from engine.families.parts.concat import fitted, mask_in_cells, repeat_to
 
-        channels = int(model.config["in_channels"]) // 4
+        channels = _seen(model) // 4
         own = model.latent.channels
         if channels <= own:
             return None
@@ -216,3 +222,12 @@ class Flux(DitFamily):
         cells = mask_in_cells(mask.reshape(-1, 1, *mask.shape[-2:]), height, width)
         rows = max(len(image), len(cells))
         return torch.cat([repeat_to(image, rows), repeat_to(cells, rows)], dim=1)
+
+
+def _seen(model: Model) -> int:
+    """Channels of a token, of x and what is beside it. An adapter may give the model more (BFL's control LoRAs)."""
+    from engine.weights.adapter_kinds import ModuleChange
+
+    entries = [a.entries.get(Flux.growing[0]) for a in model.adapters if a.strength != 0.0]
+    grown = [entry.shape[1] for entry in entries if isinstance(entry, ModuleChange) and entry.shape]
+    return max(int(model.config["in_channels"]), *grown, 0)

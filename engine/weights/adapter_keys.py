@@ -29,6 +29,7 @@ _SHORT = re.compile(
     r"\.(hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2|[ab][12](?=\.weight$)|oft_blocks|rescale|"
     r"diff|diff_b|w_norm|b_norm|set_weight|reshape_weight)(?:\.weight|\.default)?$"
 )
+_NUMBERED = re.compile(r"(.+_lora[12])\.(down|up)\.weight$")  # XLabs': one for the picture's stream, one for the text's
 _SAME = {"w_norm": "diff", "b_norm": "diff_b"}  # of norms, with names of their own
 # What a matrix is of, and what a kind cannot be without.
 _KIND_OF: dict[str, Kind] = {
@@ -45,6 +46,9 @@ def split_key(key: str) -> tuple[str, Matrix] | None:
     for suffix, matrix in _LONG:
         if key.endswith(suffix):
             return key[: -len(suffix)], matrix
+    numbered = _NUMBERED.match(key)
+    if numbered:
+        return numbered[1], numbered[2]
     found = _SHORT.search(key)
     return (key[: found.start()], _SAME.get(found[1], found[1])) if found else None
 

@@ -240,6 +240,11 @@ class ModuleChange:
     bias: tuple[Change, ...] = ()
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight after it, where a change gives the module more inputs; () where none does."""
+        return next((change.reshaped for change in self.weight if isinstance(change, LowRank) and change.reshaped), ())
+
+    @property
     def nbytes(self) -> int:
         return sum(_nbytes(change) for change in (*self.weight, *self.bias))
 

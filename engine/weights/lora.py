@@ -9,7 +9,7 @@ which nothing fits is refused. Torch is needed only to read the matrices.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,7 +129,11 @@ def kohya_name(prefix: str, module: str) -> str:
 
 
 def match(
-    header: Header, tables: Mapping[str, Table], shapes: Mapping[str, Mapping[str, Shape]], family: str
+    header: Header,
+    tables: Mapping[str, Table],
+    shapes: Mapping[str, Mapping[str, Shape]],
+    family: str,
+    growing: Container[str] = (),
 ) -> tuple[dict[str, dict[Target, dict[Matrix, str]]], tuple[str, ...]]:
     """Which tensors are which matrix of which module, by name and shape alone: ({part: {target: {matrix: tensor}}},
     names that fit nothing). `family` is who the file seems to be for, in words.
@@ -151,20 +155,25 @@ def match(
         raise LoraOfOtherModel(path=header.path, reason=f"it has no module called '{unmatched[0]}'", family=family)
     for part, targets in found.items():
         for target, matrices in targets.items():
-            _check(header, target, matrices, shapes[part], family)
+            _check(header, target, matrices, shapes[part], family, growing)
     return found, tuple(unmatched)
 
 
 def read_lora(
-    header: Header, tables: Mapping[str, Table], shapes: Mapping[str, Mapping[str, Shape]], family: str
+    header: Header,
+    tables: Mapping[str, Table],
+    shapes: Mapping[str, Mapping[str, Shape]],
+    family: str,
+    growing: Container[str] = (),
 ) -> LoraFile:
-    """The whole file, its matrices in float32 on the host. Raises what `match` does, and UnsupportedAdapter."""
+    """The whole file, its matrices in float32 on the host. growing: modules that a low-rank pair may give more inputs.
+    Raises what `match` does, and UnsupportedAdapter."""
     import torch
 
     from engine.weights.adapter_entries import entry_of, piece_of
     from engine.weights.load import read_tensors
 
-    found, unmatched = match(header, tables, shapes, family)
+    found, unmatched = match(header, tables, shapes, family, growing)
     names = [name for targets in found.values() for matrices in targets.values() for name in matrices.values()]
     tensors = read_tensors(header, names, torch.float32)
     entries: dict[str, dict[str, LoraEntry | ModuleChange]] = {part: {} for part in found}
@@ -172,6 +181,8 @@ def read_lora(
         for target, matrices in targets.items():
             own = {matrix: tensors[name] for matrix, name in matrices.items()}
             if isinstance(target, str):
+                if target in growing and "down" in own and own["down"].shape[1] > shapes[part][target][1]:
+                    own["reshape_weight"] = torch.tensor([own["up"].shape[0], own["down"].shape[1]])
                 entries[part][target] = entry_of(own)
                 continue
             for piece in target:
@@ -184,7 +195,12 @@ def read_lora(
 
 
 def _check(
-    header: Header, target: Target, matrices: Mapping[Matrix, str], shapes: Mapping[str, Shape], family: str
+    header: Header,
+    target: Target,
+    matrices: Mapping[Matrix, str],
+    shapes: Mapping[str, Shape],
+    family: str,
+    growing: Container[str],
 ) -> None:
     kinds = kinds_of(matrices.keys())
     half = next((kind for kind in kinds if missing_half(kind, matrices.keys())), None)
@@ -193,6 +209,8 @@ def _check(
         raise LoraOfOtherModel(path=header.path, reason=f"'{present}' has no other half", family=family)
     module = target if isinstance(target, str) else target[0].module
     shape = shapes[module] if isinstance(target, str) else (_height(target), *shapes[module][1:])
+    if module in growing and "down" in matrices:
+        shape = (shape[0], max(shape[1], header.shape(matrices["down"])[1]))
     for kind in kinds:
         own = {matrix: header.shape(name) for matrix, name in matrices.items()}
         if "reshape_weight" in matrices:

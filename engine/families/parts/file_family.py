@@ -38,6 +38,7 @@ KindT = TypeVar("KindT", bound=Kind)
 
 class FileFamily(Family, Generic[KindT]):
     kind: KindT
+    growing: tuple[str, ...] = ()  # layers that a LoRA may give more inputs, so that the model sees more beside x
 
     @property
     def spec(self) -> FamilySpec:
@@ -84,7 +85,7 @@ class FileFamily(Family, Generic[KindT]):
     ) -> lora.LoraFile:
         from engine.weights.load import open_header
 
-        header = open_header(path, allow_pickle=allow_pickle)
+        header = self._lora_header(open_header(path, allow_pickle=allow_pickle))
         seems = TITLES[lora_family(header)]
         if clip is None and lora.is_lora(header):
             header = lora.without_text(header)
@@ -97,7 +98,11 @@ class FileFamily(Family, Generic[KindT]):
         if clip is not None:
             for part, name, modules in zip(TEXT_PARTS, clip.names, clip.modules, strict=False):
                 tables[part], shapes[part] = self._text_names(clip, name, modules), modules
-        return lora.read_lora(header, tables, shapes, seems)
+        return lora.read_lora(header, tables, shapes, seems, self.growing)
+
+    def _lora_header(self, header: Header) -> Header:
+        """A LoRA file's header with the names that all others have, where its maker has words of his own."""
+        return header
 
     @abstractmethod
     def _vae(self, manager: ModelManager, header: Header, title: str) -> Vae:

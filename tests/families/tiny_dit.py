@@ -116,11 +116,12 @@ def tiny_t5(width: int = 48) -> T5EncoderModel:
         return T5EncoderModel(config).eval()
 
 
-def tiny_ae() -> AutoencoderKL:
+def tiny_ae(levels: int = 2, **config: Any) -> AutoencoderKL:
     blocks: dict[str, Any] = {  # diffusers annotates these as tuples of one
-        "block_out_channels": (32, 32),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (32,) * levels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        **config,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

@@ -27,11 +27,14 @@ from tests.families.tiny import tiny_vocabulary
 
 def enliven(path: Path, seed: int = 0) -> Path:
     """Draws a file's weights anew, in float32."""
-    generator = torch.Generator().manual_seed(seed)
     metadata = dict(read_header(path).metadata)
-    tensors = {name: _drawn(name, tensor, generator) for name, tensor in sorted(load_file(path).items())}
-    save_file(tensors, path, metadata)
+    save_file(drawn(load_file(path), seed), path, metadata)
     return path
+
+
+def drawn(tensors: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: _drawn(name, tensor, generator) for name, tensor in sorted(tensors.items())}
 
 
 def _drawn(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -39,7 +42,7 @@ def _drawn(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
     if not tensor.is_floating_point() or tensor.ndim == 0 or tensor.numel() == 0:
         return tensor
     if tensor.ndim == 1:
-        return normal * 0.1 + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        return normal * 0.1 + (1.0 if name.endswith((".weight", ".scale")) else 0.0)  # of a norm; a bias
     if "embedding" in name:
         return normal * 0.5
     gain = 2.0 if "attn2" in name else 1.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.custom.host import context, host
+from engine.custom.links import lent_all
 from engine.errors import GraphError
 from engine.graph.catalogue import Catalogue
+from engine.graph.context import CallContext
 from engine.graph.registry import NodeType
 
 # What the method is called, and the order of its arguments where that is not the order of the inputs.
@@ -58,6 +60,7 @@ METHODS: Mapping[str, tuple[str, Sequence[str]]] = {
     "CLIPVisionLoader": ("load_clip", ()),
     "CLIPVisionEncode": ("encode", ()),
 }
+_HIDDEN = {"prompt", "extra_pnginfo", "unique_id", "dynprompt"}  # the studio's nodes take these from the run
 
 
 class NotInARun(GraphError):
@@ -65,16 +68,36 @@ class NotInARun(GraphError):
     zh = "{name} 在工作流之外被调用。节点只能由运行中的节点调用。"
 
 
+def within_a_call(name: str) -> CallContext:
+    """What the node that runs now may use. Raises NotInARun outside of one."""
+    call = context()
+    if call is None:
+        raise NotInARun(name=name)
+    return call
+
+
+def called(kind: NodeType) -> Callable[..., Any]:
+    """The node as a function of its inputs, with their defaults where they have one."""
+    defaults = {name: one.declared.default for name, one in kind.inputs.items() if one.declared.default is not None}
+
+    def call(**given: Any) -> Any:
+        strange = set(given) - set(kind.inputs) - _HIDDEN
+        if strange:
+            raise TypeError(f"{kind.name} takes {', '.join(kind.inputs)}; not {', '.join(sorted(strange))}")
+        known = {name: value for name, value in given.items() if name in kind.inputs}
+        return lent_all(kind.call(within_a_call(kind.name), **{**defaults, **known}))
+
+    return call
+
+
 def facade_of(kind: NodeType) -> type:
     method, order = METHODS.get(kind.name, ("execute", ()))
     names = tuple(order) or tuple(kind.inputs)
 
+    call = called(kind)
+
     def run(self: Any, *positional: Any, **named: Any) -> Any:
-        call = context()
-        if call is None:
-            raise NotInARun(name=kind.name)
-        given = {**dict(zip(names, positional, strict=False)), **named}
-        return kind.call(call, **{name: value for name, value in given.items() if name in kind.inputs})
+        return call(**{**dict(zip(names, positional, strict=False)), **named})
 
     def input_types(cls: type) -> dict[str, Any]:
         found = Catalogue.of([kind]).object_info(host().workspace)

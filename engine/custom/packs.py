@@ -182,5 +182,6 @@ def _web_folder(path: Path, module: ModuleType) -> str:
 
 
 def _failed(pack: Pack, error: BaseException) -> None:
+    surface.explain(error)
     pack.error = "".join(traceback.format_exception(error))
     log.warning("the pack %s can't be used\n%s", pack.name, pack.error)

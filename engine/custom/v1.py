@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.custom.hidden import hidden_value
 from engine.custom.host import within
+from engine.custom.links import lent, lent_all
 from engine.custom.plain import plain
 from engine.errors import GraphError
 from engine.graph.context import CallContext
@@ -90,7 +91,8 @@ class _Call:
 
     def __call__(self, instance: Any, ctx: CallContext, inputs: Mapping[str, Any]) -> Any:
         method = getattr(instance, self.function)
-        arguments = {**inputs, **self.hidden_inputs(ctx)}
+        lend = lent_all if self.whole else lent
+        arguments = {**{name: lend(value) for name, value in inputs.items()}, **self.hidden_inputs(ctx)}
         result = within(ctx, lambda: method(**arguments))
         return awaited(ctx, result) if inspect.iscoroutine(result) else result
 

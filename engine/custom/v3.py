@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.custom.hidden import hidden_value
 from engine.custom.host import host, within
+from engine.custom.links import lent, lent_all
 from engine.custom.plain import plain
 from engine.custom.surface.comfy_api.latest import io
 from engine.custom.v1 import BadNodeClass, awaited, taken, takes_any
@@ -48,7 +49,9 @@ class _Call:
 
     def __call__(self, ctx: CallContext, /, **inputs: Any) -> Any:
         running = _running(self.cls, self.schema, ctx)
-        result = within(ctx, lambda: running.execute(**inputs))
+        lend = lent_all if self.schema.is_input_list else lent
+        arguments = {name: lend(value) for name, value in inputs.items()}
+        result = within(ctx, lambda: running.execute(**arguments))
         if inspect.iscoroutine(result):
             return _told_later(awaited(ctx, result), self.schema)
         return _told(result, self.schema)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.families.controls.base import Residuals
     from engine.families.parts.hook import ClipHooks
     from engine.families.parts.patch import Patch
+    from engine.families.parts.prompt import Token
     from engine.families.parts.schedule import Schedule
     from engine.models.manager import ModelManager, ModelRef
     from engine.weights.adapter_kinds import ModuleChange
@@ -31,7 +32,8 @@ Part = Literal["denoiser", "text_encoder", "text_encoder_2", "text_encoder_3"]
 TEXT_PARTS: tuple[Part, ...] = ("text_encoder", "text_encoder_2", "text_encoder_3")  # in the order of Clip.refs
 Prediction = Literal["eps", "v", "x0", "img_to_img", "lcm", "edm", "flow", "cosmos_rflow"]  # sampling/prediction.py
 WeightDtype = Literal["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]  # ComfyUI's names
-Prompt = str | Mapping[str, str]  # one text for all text encoders, or one for each by its name in Clip.names
+# One text for all text encoders; or one for each by its name in Clip.names, which may be in tokens already: chunks.
+Prompt = str | Mapping[str, "str | Sequence[Sequence[Token]]"]
 
 
 @dataclass(frozen=True)

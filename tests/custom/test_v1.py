@@ -36,7 +36,7 @@ def test_packs_load_and_a_broken_one_is_listed_with_its_traceback(packs: Packs) 
         "utility",
     ]
     assert packs.pack("one_file").nodes == ["Twice"]
-    assert "comfy.sd" in packs.pack("broken").error and "docs/custom-nodes.md" in packs.pack("broken").error
+    assert "comfy.ldm" in packs.pack("broken").error and "docs/custom-nodes.md" in packs.pack("broken").error
     assert "SystemExit: 3" in packs.pack("exits").error
     assert [one.partition(":")[0] for one in packs.pack("utility").problems] == ["NoMethod"]
     assert packs.pack("utility").routes == ["GET /utility/hello/{name}"]

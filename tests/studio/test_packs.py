@@ -50,7 +50,7 @@ def test_the_doctor_names_packs_and_why_one_was_not_loaded(client: httpx.Client,
     client.get("/custom_nodes")
     rows = [what for _, what, _ in _packs(packed.app.workspace)]
     assert rows[0] == "node packs: answers, lists, one_file, typed, utility"
-    assert rows[1].startswith("the node pack broken was not loaded: ModuleNotFoundError: 'comfy.sd' is not among")
+    assert rows[1].startswith("the node pack broken was not loaded: ModuleNotFoundError: 'comfy.ldm' is not among")
 
 
 def test_choices_are_those_of_now(client: httpx.Client, packed: Served) -> None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
 from types import ModuleType
 
 MODULES = (
     "folder_paths",
+    "latent_preview",
+    "node_helpers",
     "nodes",
     "server",
     "comfy",
@@ -21,7 +25,10 @@ MODULES = (
     "comfy.comfy_types",
     "comfy.comfy_types.node_typing",
     "comfy.model_management",
+    "comfy.model_patcher",
+    "comfy.sample",
     "comfy.samplers",
+    "comfy.sd",
     "comfy.utils",
     "comfy_api",
     "comfy_api.latest",
@@ -31,6 +38,7 @@ MODULES = (
     "comfy_execution.graph",
     "comfy_execution.graph_utils",
     "comfy_execution.utils",
+    "comfy_extras",
 )
 # Older names of the same.
 ALIASES = {
@@ -53,14 +61,37 @@ def install() -> None:
         sys.meta_path.insert(0, _Missing())
 
 
+def explain(error: BaseException) -> None:
+    """Says of an import that failed what the module of ours has instead: Python's own message does not."""
+    module = sys.modules.get(getattr(error, "name", None) or "")
+    if isinstance(error, ImportError) and module is not None and module.__name__.startswith(__name__ + "."):
+        known = module.__name__.removeprefix(__name__ + ".")
+        names = sorted(name for name in getattr(module, "__all__", vars(module)) if not name.startswith("_"))
+        error.add_note(f"Easel's {known} has {', '.join(names)} (docs/custom-nodes.md).")
+
+
 class _Missing:
     """Says plainly what is missing instead of "No module named"."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if name.startswith("comfy_extras.nodes_"):
+            return spec_from_loader(name, _Extras())
         if name.partition(".")[0] in ROOTS:
             raise ModuleNotFoundError(
                 f"{name!r} is not among the modules that Easel offers to node packs (docs/custom-nodes.md).", name=name
             )
         return None
+
+
+class _Extras(Loader):
+    """Modules of comfy_extras."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        from engine.custom.surface.comfy_extras import Extras
+
+        return Extras(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass

@@ -10,21 +10,17 @@ from typing import Any, ClassVar
 import torch
 
 from engine.custom.facade import facade_of
-from engine.custom.host import context, host
+from engine.custom.host import host
+from engine.custom.links import missing, node
 from engine.custom.surface import folder_paths
-from engine.errors import GraphError
+from engine.custom.surface.comfy.model_management import throw_exception_if_processing_interrupted
 from engine.graph.limits import MAX_SIDE
 from engine.graph.metadata import Metadata, save_picture
 from engine.graph.pictures import next_files, to_picture
 from engine.workspace import replacing
 
 MAX_RESOLUTION = MAX_SIDE
-EXTENSION_WEB_DIRS: dict[str, str] = {}
-
-
-class OnlyInsideARun(GraphError):
-    en = "{what} can only be used while a workflow runs."
-    zh = "{what} 只能在工作流运行时使用。"
+EXTENSION_WEB_DIRS: dict[str, str] = {}  # {name: folder}: what a pack adds while it loads is served as WEB_DIRECTORY is
 
 
 class SaveImage:
@@ -122,7 +118,11 @@ NODE_DISPLAY_NAME_MAPPINGS = _Titles()
 def __getattr__(name: str) -> Any:
     if not name.startswith("__") and name in NODE_CLASS_MAPPINGS:
         return NODE_CLASS_MAPPINGS[name]
-    raise AttributeError(f"nodes has no {name!r} here (docs/custom-nodes.md)")
+    raise missing("nodes", name, "the studio's nodes, by the class_type that GET /object_info lists")
+
+
+def before_node_execution() -> None:
+    throw_exception_if_processing_interrupted()
 
 
 def common_ksampler(
@@ -144,16 +144,12 @@ def common_ksampler(
     """What KSampler does, or KSamplerAdvanced where steps or noise are named."""
     about = {"model": model, "steps": steps, "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler}
     about |= {"positive": positive, "negative": negative, "latent_image": latent}
-    call = context()
-    if call is None:
-        raise OnlyInsideARun(what="common_ksampler")
-    registry = host().registry
+    ksampler, advanced = node("KSampler"), node("KSamplerAdvanced")
     if start_step is None and last_step is None and not disable_noise and not force_full_denoise:
-        return registry["KSampler"].call(call, seed=seed, denoise=denoise, **about)
+        return ksampler(seed=seed, denoise=denoise, **about)
     if denoise != 1.0:
         raise ValueError(f"common_ksampler: denoise ({denoise}) together with steps or noise is not offered here")
-    return registry["KSamplerAdvanced"].call(
-        call,
+    return advanced(
         noise_seed=seed,
         add_noise="disable" if disable_noise else "enable",
         start_at_step=start_step or 0,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from engine.errors import EaselError
-from engine.families.parts.prompt import Token, chunks_of
+from engine.families.parts.prompt import Text, Token, chunks_of
 from engine.families.parts.text_encoder import CLIP_L, TextEncoder
 from engine.families.parts.tokenizer import ClipTokenizer
 from engine.weights.load import open_header, read_tensors
@@ -44,9 +44,9 @@ def build(config: Mapping[str, Any]) -> CLIPTextModel:
 
 
 def prompt_chunks(
-    config: Mapping[str, Any], tokenizer: ClipTokenizer, text: str, embeddings: Sequence[Path], encoder: TextEncoder
+    config: Mapping[str, Any], tokenizer: ClipTokenizer, text: Text, embeddings: Sequence[Path], encoder: TextEncoder
 ) -> Chunks:
-    """A prompt as chunks of 77 tokens with weights and textual inversions."""
+    """A prompt as chunks of 77 tokens with weights and textual inversions; what is in chunks already stays."""
 
     def embed(name: str) -> list[Tensor] | None:
         return textual_inversion(embeddings, name, config["hidden_size"], encoder.name)
@@ -85,7 +85,7 @@ def same_count(chunks: Sequence[Chunks], tokenizers: Sequence[ClipTokenizer], en
 def encode_prompt(
     module: nn.Module,
     tokenizer: ClipTokenizer,
-    text: str,
+    text: Text,
     embeddings: Sequence[Path],
     stop_at_layer: int | None,
     encoder: TextEncoder = CLIP_L,

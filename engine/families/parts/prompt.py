@@ -31,6 +31,9 @@ class Token:
     vector: Any = None
 
 
+Text = str | Sequence[Sequence[Token]]  # a prompt, or its tokens in chunks
+
+
 class Tokenizer(Protocol):
     end: int
 
@@ -40,16 +43,22 @@ class Tokenizer(Protocol):
 Embed = Callable[[str], Sequence[Any] | None]  # the vectors of a textual inversion by name, None where there is none
 
 
-def text_for(text: Prompt, name: str) -> str:
-    """What one encoder is given."""
+def text_for(text: Prompt, name: str) -> Text:
+    """What one encoder is given: a text, or tokens in chunks."""
     return text if isinstance(text, str) else text.get(name, "")
 
 
 def chunks_of(
-    text: str, tokenizer: ClipTokenizer, embed: Embed, length: int = 77, pad: int | None = None
+    text: str | Sequence[Sequence[Token]],
+    tokenizer: ClipTokenizer,
+    embed: Embed,
+    length: int = 77,
+    pad: int | None = None,
 ) -> list[list[Token]]:
     """A prompt as chunks of `length` tokens: start, up to 75 tokens, end, and `pad` (the end again when None). At least
     one."""
+    if not isinstance(text, str):
+        return [list(chunk) for chunk in text]
     pad = tokenizer.end if pad is None else pad
     chunks: list[list[Token]] = []
     chunk = [Token(tokenizer.start)]
@@ -64,8 +73,12 @@ def chunks_of(
     return [*chunks, _padded(chunk, tokenizer, length, pad)]
 
 
-def tokens_of(text: str, tokenizer: Tokenizer, embed: Embed) -> list[Token]:
+def tokens_of(text: Text, tokenizer: Tokenizer, embed: Embed) -> list[Token]:
     """A prompt in one run, without start, end and padding: for encoders whose text has no fixed length."""
+    if not isinstance(text, str):
+        run = [token for chunk in text for token in chunk]
+        ends = [place for place, token in enumerate(run) if token.id == tokenizer.end and token.vector is None]
+        return run[: ends[0]] if ends else run
     return [token for word in _words(text, tokenizer, embed) for token in word]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
 from engine.families.parts.clip import textual_inversion
-from engine.families.parts.prompt import Token, tokens_of
+from engine.families.parts.prompt import Text, Token, tokens_of
 from engine.families.parts.t5_tokenizer import T5Tokenizer
 
 
@@ -39,7 +39,7 @@ class GatedDense(nn.Module):
 
 
 def encode_prompt(
-    module: nn.Module, tokenizer: T5Tokenizer, text: str, embeddings: Sequence[Path], min_length: int
+    module: nn.Module, tokenizer: T5Tokenizer, text: Text, embeddings: Sequence[Path], min_length: int
 ) -> Tensor:
     """-> (1, at least min_length, width). Padding takes part as any token does.
 

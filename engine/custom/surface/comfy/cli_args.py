@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from types import SimpleNamespace
+
+
+class LatentPreviewMethod(StrEnum):
+    NoPreviews = "none"
+    Auto = "auto"
+    Latent2RGB = "latent2rgb"
+    TAESD = "taesd"
+
 
 args = SimpleNamespace(
     cpu=False,

@@ -9,6 +9,7 @@ import torch
 
 from engine.custom.host import context, host
 from engine.errors import Cancelled
+from engine.families.base import Clip, Model, Vae
 
 InterruptProcessingException = Cancelled
 OOM_EXCEPTION = torch.OutOfMemoryError
@@ -85,6 +86,14 @@ def is_device_cuda(device: Any) -> bool:
 
 def is_nvidia() -> bool:
     return get_torch_device().type == "cuda" and torch.version.cuda is not None
+
+
+def is_amd() -> bool:
+    return get_torch_device().type == "cuda" and torch.version.hip is not None
+
+
+def is_intel_xpu() -> bool:
+    return False
 
 
 def cpu_mode() -> bool:
@@ -174,6 +183,22 @@ def unload_all_models() -> None:
 
 def cleanup_models() -> None:
     pass  # models that nobody holds go by themselves
+
+
+def load_models_gpu(models: Any, *_: Any, **__: Any) -> None:
+    """For models of links there is nothing to do: the studio places what runs. Modules of a pack's own are the pack's
+    to place, on `get_torch_device()` after `free_memory`."""
+    strange = [type(model).__name__ for model in models if not isinstance(model, Model | Clip | Vae)]
+    if strange:
+        raise TypeError(f"load_models_gpu takes models of links, not {', '.join(strange)} (docs/custom-nodes.md)")
+
+
+def load_model_gpu(model: Any) -> None:
+    load_models_gpu([model])
+
+
+def cast_to_device(tensor: torch.Tensor, device: Any, dtype: torch.dtype | None, copy: bool = False) -> torch.Tensor:
+    return tensor.to(device=device, dtype=dtype, copy=copy)
 
 
 def throw_exception_if_processing_interrupted() -> None:

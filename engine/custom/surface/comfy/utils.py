@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from engine.custom.host import context, host
+from engine.custom.links import missing
 from engine.families.parts.resizing import resized
+from engine.nodes.tiling import count, tiled
 from engine.weights.load import open_header, read_tensors
 
 PROGRESS_BAR_ENABLED = True
@@ -50,6 +53,14 @@ def bislerp(samples: Tensor, width: int, height: int) -> Tensor:
     return resized(samples, width, height, "bislerp", "disabled")
 
 
+class FileTensors(dict[str, Tensor]):
+    """The tensors of a file, which knows the file."""
+
+    def __init__(self, tensors: dict[str, Tensor], path: Path) -> None:
+        super().__init__(tensors)
+        self.path = path
+
+
 def load_torch_file(
     ckpt: str | os.PathLike[str], safe_load: bool = False, device: Any = None, return_metadata: bool = False
 ) -> Any:
@@ -58,7 +69,8 @@ def load_torch_file(
     tensors = read_tensors(header)
     if device is not None:
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-    return (tensors, dict(header.metadata)) if return_metadata else tensors
+    found = FileTensors(tensors, Path(ckpt))
+    return (found, dict(header.metadata)) if return_metadata else found
 
 
 def save_torch_file(sd: dict[str, Tensor], ckpt: str, metadata: dict[str, str] | None = None) -> None:
@@ -102,3 +114,28 @@ def set_attr(obj: Any, attr: str, value: Any) -> Any:
     before = getattr(owner, last)
     setattr(owner, last, value)
     return before
+
+
+def tiled_scale(
+    samples: Tensor,
+    function: Callable[[Tensor], Tensor],
+    tile_x: int = 64,
+    tile_y: int = 64,
+    overlap: int = 8,
+    upscale_amount: float = 4,
+    out_channels: int = 3,
+    output_device: Any = "cpu",
+    pbar: ProgressBar | None = None,
+) -> Tensor:
+    """function over tiles of (batch, c, height, width) that fade into each other."""
+    done = (lambda: pbar.update(1)) if pbar else (lambda: None)
+    return tiled(samples, function, (tile_y, tile_x), overlap, upscale_amount, out_channels, done).to(output_device)
+
+
+def get_tiled_scale_steps(width: int, height: int, tile_x: int, tile_y: int, overlap: int) -> int:
+    """How often tiled_scale calls its function for one picture."""
+    return count((1, 1, height, width), (tile_y, tile_x), overlap)
+
+
+def __getattr__(name: str) -> Any:
+    raise missing("comfy.utils", name, ", ".join(one for one in globals() if one[0].islower() or one[0] == "P"))

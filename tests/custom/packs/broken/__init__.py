@@ -1,5 +1,5 @@
 """A pack that needs what is not here."""
 
-import comfy.sd  # noqa: F401
+import comfy.ldm  # noqa: F401
 
 NODE_CLASS_MAPPINGS = {}

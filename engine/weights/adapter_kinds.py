@@ -222,6 +222,16 @@ class Replacement:
 
 
 @dataclass(frozen=True, eq=False)
+class Scaled:
+    """The weight times a factor."""
+
+    factor: float
+
+    def applied(self, weight: Tensor, strength: float) -> Tensor:
+        return weight.float() * (1 + strength * (self.factor - 1))
+
+
+@dataclass(frozen=True, eq=False)
 class Towards:
     """The way to another weight, as far as the strength says."""
 

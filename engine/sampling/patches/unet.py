@@ -20,6 +20,8 @@ from engine.errors import GraphError
 from engine.families.base import Model
 
 Change = Callable[[Tensor], Tensor]
+# (hidden state, the latent's size) -> what a layer gets instead and how its answer is undone, or None
+Around = Callable[[Tensor, "Size"], tuple[Tensor, Change] | None]
 
 
 class NeedsUNet(GraphError):
@@ -124,3 +126,56 @@ def processing(attentions: list[Attention], processor: Any) -> Iterator[None]:
     finally:
         for attention, own in zip(attentions, before, strict=True):
             attention.processor = own
+
+
+@dataclass
+class Size:
+    """Of the latent that the UNet is called with."""
+
+    height: int = 0
+    width: int = 0
+
+    def level(self, tokens: int) -> int | None:
+        """How many times both sides were halved, without a rest, for a layer of so many tokens."""
+        height, width, level = self.height, self.width, 0
+        while height * width > tokens and height % 2 == 0 and width % 2 == 0:
+            height, width, level = height // 2, width // 2, level + 1
+        return level if height * width == tokens else None
+
+
+@contextmanager
+def around_self_attention(module: nn.Module, before: Around) -> Iterator[None]:
+    """`before(hidden state, size)` may say what self-attention gets in its place, and how its answer becomes that of
+    the hidden state: (batch, tokens, width) both. None leaves a layer as it is."""
+    size = Size()
+    undone: dict[nn.Module, Change] = {}
+
+    def called(unet: nn.Module, args: Any) -> None:
+        size.height, size.width = args[0].shape[-2:]
+
+    def enter(layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        found = before(hidden, size)
+        if found is None:
+            return args, kwargs
+        changed, undone[layer] = found
+        return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
+
+    def leave(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
+        undo = undone.pop(layer, None)
+        return output if undo is None else undo(output)
+
+    handles = [module.register_forward_pre_hook(called)]
+    for block in transformer_blocks(module):
+        handles.append(block.attn1.register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(block.attn1.register_forward_hook(leave))
+    with removing(*handles):
+        yield
+
+
+def transformer_blocks(module: nn.Module) -> list[Any]:
+    """Each with self-attention `attn1` and attention to the prompt `attn2`, in the order in which they run."""
+    unet = cast(Any, module)
+    places = [*unet.down_blocks, *([] if unet.mid_block is None else [unet.mid_block]), *unet.up_blocks]
+    return [block for place in places for attention in getattr(place, "attentions", None) or ()
+            for block in attention.transformer_blocks]  # fmt: skip

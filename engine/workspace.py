@@ -31,6 +31,14 @@ MODEL_FOLDERS: dict[str, tuple[str, ...]] = {
     "taggers": ("taggers",),
     "captioners": ("captioners",),
 }
+# Where nodes put models that are made here, in the output folder.
+MADE_HERE = {
+    "checkpoints": "checkpoints",
+    "diffusion_models": "diffusion_models",
+    "text_encoders": "clip",
+    "vae": "vae",
+    "loras": "loras",
+}
 MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 BUNDLED = Path(__file__).resolve().parent.parent / "configs" / "demo"
 
@@ -105,7 +113,8 @@ class Workspace:
         return self
 
     def model_roots(self, folder: str) -> list[Path]:
-        """Folders searched for models of one kind, in order. The bundled demo models come last."""
+        """Folders searched for models of one kind, in order; among them the output folder's, where nodes save those
+        that they make. The bundled demo models come last."""
         if folder not in MODEL_FOLDERS:
             raise NotFound(
                 what="model folder",
@@ -116,7 +125,8 @@ class Workspace:
             )
         own = [self.models / name for name in MODEL_FOLDERS[folder]]
         bundled = {"checkpoints": [BUNDLED], "taggers": [BUNDLED]}.get(folder, [])
-        roots = (*self.first.get(folder, ()), *own, *self.extra.get(folder, ()), *bundled)
+        made = [self.output / MADE_HERE[folder]] if folder in MADE_HERE else []
+        roots = (*self.first.get(folder, ()), *own, *self.extra.get(folder, ()), *made, *bundled)
         return [path for path in dict.fromkeys(roots) if os.path.isdir(path)]
 
     @property

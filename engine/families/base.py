@@ -91,6 +91,7 @@ class FamilySpec:
     base_model_version: str  # ss_base_model_version, "sd_v1"
     family_class: str  # "engine.families.sd1:SD1", imported in the worker
     clip_types: tuple[str, ...] = ()  # `type` of CLIPLoader and DualCLIPLoader that may mean this family
+    implementation: str = "sgm"  # modelspec.implementation: whose names its files have
     joint_attention: bool = (
         False  # text and picture attend to each other as one: repeating a prompt would weigh it more
     )
@@ -171,6 +172,7 @@ class Model:
     schedule: Schedule | None = None  # in place of the family's
     patches: tuple[Patch, ...] = ()  # what acts for the time of a run: on the module, on the guidance
     options: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)  # what its file says of it
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ class Clip:
     stop_at_layer: int | None = None  # ComfyUI's CLIPSetLastLayer: -1 is the last
     embeddings: tuple[Path, ...] = ()  # folders with textual inversions
     hooks: ClipHooks | None = None  # what acts while prompts are encoded, and with them in the denoiser
+    about: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)  # what its file says of it
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,7 @@ class Vae:
     config: Mapping[str, Any]
     latent: LatentFormat
     factor: int
+    about: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)  # what its file says of it
 
 
 @dataclass(frozen=True)
@@ -320,6 +324,15 @@ class Family(Protocol):
 
     def layout(self, model: Model) -> FusedMap:
         """How the files of its maker name the denoiser's layers."""
+        ...
+
+    def text_place(self, name: str) -> str:
+        """What the names of a text encoder (of that name in Clip.names) begin with in a checkpoint of this family."""
+        ...
+
+    @property
+    def vae_place(self) -> str:
+        """What the names of the VAE begin with there."""
         ...
 
     def read_lora(self, path: Path, model: Model | None, clip: Clip | None, *, allow_pickle: bool = False) -> LoraFile:

@@ -45,6 +45,7 @@ SPEC = FamilySpec(
     ),
     defaults=Defaults(width=1024, height=1024, steps=20, cfg=1.0, sampler_name="euler", scheduler="simple"),
     architecture="flux-1-dev",
+    implementation="https://github.com/black-forest-labs/flux",
     base_model_version="flux1",
     family_class="engine.families.flux:Flux",
     clip_types=("flux",),
@@ -98,6 +99,10 @@ class Flux(DitFamily):
     clips = MappingProxyType({"l": CLIP_L})
     loader = "DualCLIPLoader (flux)"
     growing = ("x_embedder",)
+
+    @property
+    def vae_place(self) -> str:
+        return "vae."
 
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: Prompt) -> TextBatch:
         """T5's tokens and CLIP's pooled vector, zeros for an encoder that is not there."""

@@ -50,6 +50,7 @@ class ModelSpec:
     """How to get a model. `load(device)` reads files and returns it on the host; `nbytes` is its size on the device.
 
     `loads_there`: it is made on the device at once (a session, quantised layers), so that room is made beforehand.
+    `stored`: {tensor of the module: safetensors' name of the type its file has it in}, where there is a file.
     """
 
     key: str
@@ -58,6 +59,7 @@ class ModelSpec:
     nbytes: int
     load: Callable[[Device], Loaded]
     loads_there: bool = False
+    stored: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def ref(self) -> ModelRef:
@@ -146,6 +148,10 @@ class ModelManager:
     def nbytes(self, ref: ModelRef) -> int:
         """Bytes of a model on the device."""
         return self._entries[ref.key].nbytes
+
+    def stored(self, ref: ModelRef) -> Mapping[str, str]:
+        """In which types the file of a model has its tensors."""
+        return self._entries[ref.key].spec.stored
 
     def fresh(self, ref: ModelRef) -> Loaded:
         """A copy of a model on the host that nobody shares, read from its file: for making another model of it."""

@@ -25,7 +25,8 @@ class UnknownLayout(FileError):
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Pairs of (LDM prefix, diffusers prefix). A prefix ends where a dot does."""
+    """Pairs of (LDM prefix, diffusers prefix). A prefix ends where a dot does. Of several LDM prefixes for one of
+    diffusers the first is the way back."""
 
     pairs: tuple[tuple[str, str], ...]
     _to_diffusers: dict[str, str] = field(init=False, repr=False, compare=False)
@@ -33,7 +34,7 @@ class KeyMap:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_to_diffusers", dict(self.pairs))
-        object.__setattr__(self, "_to_ldm", {new: old for old, new in self.pairs})
+        object.__setattr__(self, "_to_ldm", {new: old for old, new in reversed(self.pairs)})
 
     def to_diffusers(self, name: str) -> str | None:
         """The diffusers name of an LDM tensor or module; None when the layout has no such thing."""

@@ -14,7 +14,7 @@ from engine.weights.fused import cut_rows
 from engine.weights.header import Header, TensorInfo
 
 FIRST = "transformer.resblocks.0.ln_1.weight"  # its presence tells the layout
-_OUTER = {
+OUTER = {
     "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
     "positional_embedding": "text_model.embeddings.position_embedding.weight",
     "ln_final.weight": "text_model.final_layer_norm.weight",
@@ -31,6 +31,8 @@ _LAYERS = {
 }
 _LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.(.+?)(?:\.|_(?=weight$|bias$))(weight|bias)$")
 
+_TRANSFORMERS_LAYER = re.compile(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$")
+
 
 def in_transformers_names(header: Header, prefix: str) -> Header:
     """The text encoder under `prefix` alone, under the names of a transformers file."""
@@ -40,9 +42,16 @@ def in_transformers_names(header: Header, prefix: str) -> Header:
     return replace(header, tensors=tensors)
 
 
+def layer_name(name: str) -> str | None:
+    """The name here of a tensor of a layer under transformers' name, but for the projections that lie in one piece."""
+    found = _TRANSFORMERS_LAYER.match(name)
+    part = found and next((old for old, new in _LAYERS.items() if new == found[2]), None)
+    return f"transformer.resblocks.{found[1]}.{part}.{found[3]}" if found and part else None
+
+
 def _renamed(name: str, info: TensorInfo) -> Iterator[tuple[str, TensorInfo]]:
-    if name in _OUTER:
-        yield _OUTER[name], info
+    if name in OUTER:
+        yield OUTER[name], info
         return
     found = _LAYER.match(name)
     if found is None:

@@ -32,7 +32,7 @@ def acting(module: nn.Module, adapters: Iterable[Adapter]) -> Iterator[nn.Module
     Raises KeyError when an adapter names a module that is not there: it was matched against another model.
     """
     with ExitStack() as stack:
-        for name, entries in _by_module(adapters).items():
+        for name, entries in by_module(adapters).items():
             layer = _named(module, name)
             if _only_branches(layer, entries):
                 for entry, strength in entries:
@@ -47,13 +47,14 @@ def made_bytes(adapters: Iterable[Adapter], modules: Mapping[str, tuple[int, ...
     """Bytes of the weights that the adapters make for themselves while they act, for the ledger of the device."""
     made = {
         name
-        for name, entries in _by_module(adapters).items()
+        for name, entries in by_module(adapters).items()
         if any(isinstance(entry, ModuleChange) for entry, _ in entries)
     }
     return sum(prod(modules[name]) * itemsize for name in made if name in modules)
 
 
-def _by_module(adapters: Iterable[Adapter]) -> dict[str, list[Acting]]:
+def by_module(adapters: Iterable[Adapter]) -> dict[str, list[Acting]]:
+    """What acts on each module, in its order."""
     found: dict[str, list[Acting]] = {}
     for adapter in adapters:
         if adapter.strength != 0.0:
@@ -68,13 +69,14 @@ def _only_branches(layer: nn.Module, entries: Iterable[Acting]) -> bool:
 
 def changed_weights(module: nn.Module, adapters: Iterable[Adapter]) -> Iterator[tuple[nn.Module, str, Tensor]]:
     """(layer, "weight" or "bias", what the adapters make of it in float32), one after another; nothing is changed."""
-    for name, entries in _by_module(adapters).items():
+    for name, entries in by_module(adapters).items():
         layer = _named(module, name)
-        for parameter, value in _changed(layer, entries):
+        for parameter, value in changed(layer, entries):
             yield layer, parameter, value
 
 
-def _changed(layer: nn.Module, entries: Iterable[Acting]) -> Iterator[tuple[str, Tensor]]:
+def changed(layer: nn.Module, entries: Iterable[Acting]) -> Iterator[tuple[str, Tensor]]:
+    """("weight" or "bias", what the entries make of it in float32) of one layer; nothing is changed."""
     changes = [(entry if isinstance(entry, ModuleChange) else _change(entry), strength) for entry, strength in entries]
     weight, bias = dense_weight(layer), layer._parameters.get("bias")
     yield "weight", _applied(weight, [(change, s) for entry, s in changes for change in entry.weight]).float()
@@ -86,7 +88,7 @@ def _changed(layer: nn.Module, entries: Iterable[Acting]) -> Iterator[tuple[str,
 
 def _make(layer: nn.Module, entries: Iterable[Acting], stack: ExitStack) -> None:
     """Put a weight, and a bias where one changes, of the layer's own into it until the stack unwinds."""
-    for name, made in _changed(layer, entries):
+    for name, made in changed(layer, entries):
         if name == "weight" and isinstance(layer, Stored):
             stack.callback(setattr, layer, "plain", layer.plain)
             layer.plain = made

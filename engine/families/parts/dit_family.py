@@ -16,9 +16,9 @@ from engine.families.base import (
     Vae,
     WeightDtype,
 )
-from engine.families.parts.dit_kind import T5_NAME, DitKind, encoder_of, place_alone, stored_t5, vae_prefix
+from engine.families.parts.dit_kind import COMFY, T5_NAME, DitKind, encoder_of, place_alone, stored_t5, vae_prefix
 from engine.families.parts.file_family import FileFamily, clip_text
-from engine.families.parts.stored import StoredPart, stored_vae
+from engine.families.parts.stored import MODEL_KEYS, StoredPart, about, stored_vae
 from engine.families.parts.text_encoder import TextEncoder
 from engine.weights import keymaps, lora
 from engine.weights.fused import FusedMap
@@ -83,6 +83,13 @@ class DitFamily(FileFamily[DitKind]):
     def layout(self, model: Model) -> FusedMap:
         return self.kind.layout(model.config)
 
+    def text_place(self, name: str) -> str:
+        return f"text_encoders.{COMFY[name]}.transformer."
+
+    @property
+    def vae_place(self) -> str:
+        return "first_stage_model."
+
     def _denoiser_names(self, model: Model) -> lora.Table:
         return denoiser_names(model.modules, self.kind.layout(model.config))
 
@@ -112,13 +119,14 @@ class DitFamily(FileFamily[DitKind]):
             prediction=self.spec.prediction,
             latent=self.spec.latent,
             modules=part.modules(),
+            about=about(header, *MODEL_KEYS),
         )
 
     def _vae(self, manager: ModelManager, header: Header, title: str) -> Vae:
         latent = self.spec.latent
         part = stored_vae(header, vae_prefix(header) or "", {**VAE, "scaling_factor": latent.scale})
         factor = 2 ** (len(part.config["block_out_channels"]) - 1)
-        return Vae(self, part.register(manager, title), part.config, latent, factor)
+        return Vae(self, part.register(manager, title), part.config, latent, factor, about(header, "easel.vae"))
 
     def _texts_alone(self, headers: Sequence[Header]) -> list[tuple[str, StoredPart, Any]]:
         found = {encoder_of(header) or "": header for header in headers}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from engine.families.base import TEXT_PARTS, Clip, Family, FamilySpec, Model, Vae
-from engine.families.parts.stored import StoredPart, stored_clip
+from engine.families.parts.stored import TEXT_KEYS, StoredPart, about, stored_clip
 from engine.families.parts.text_encoder import TextEncoder
 from engine.families.parts.tokenizer import ClipTokenizer, clip_tokenizer, tokenizer_from_json
 from engine.weights import lora
@@ -138,6 +138,7 @@ class FileFamily(Family, Generic[KindT]):
             modules=tuple(part.modules() for _, part, _ in texts),
             names=names,
             embeddings=tuple(embeddings),
+            about={key: text for _, part, _ in texts for key, text in about(part.header, *TEXT_KEYS).items()},
         )
 
     def _title(self, encoder: str) -> str:

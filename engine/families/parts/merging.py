@@ -85,12 +85,8 @@ def merged(manager: ModelManager, first: Half, second: Half, mix: Mix) -> tuple[
         return TorchModel(module)
 
     title = f"{first.ref.title} + {second.ref.title}"
-    return manager.add(ModelSpec(key, first.ref.role, title, manager.nbytes(first.ref), load)), ()
-
-
-def with_adapters(manager: ModelManager, half: Half) -> nn.Module:
-    """A copy of a model on the host with what acts on it in its weights: to be saved."""
-    return _copy(manager, half)
+    spec = ModelSpec(key, first.ref.role, title, manager.nbytes(first.ref), load, stored=manager.stored(first.ref))
+    return manager.add(spec), ()
 
 
 def _copy(manager: ModelManager, half: Half) -> nn.Module:

@@ -90,7 +90,8 @@ class StoredPart:
         how = dtype if weight_dtype == "default" else weight_dtype.removesuffix("_fast")
         more = "/stored" if kept.keep_stored else ""
         key = f"{self.header.digest}/{self.role}/{self.prefix}{self.place}/{how}{more}"
-        return manager.add(ModelSpec(key, self.role, title, nbytes, load))
+        types = {own_name: info.dtype for name, info in tensors.items() if (own_name := part.rename(name))}
+        return manager.add(ModelSpec(key, self.role, title, nbytes, load, stored=types))
 
     def kept_bytes(self, name: str, info: TensorInfo, itemsize: int, stored_as: int | None) -> int:
         """What a tensor takes in memory, going by its name and type."""
@@ -140,6 +141,21 @@ def stored_clip(header: Header, prefix: str, encoder: TextEncoder, special: Mapp
         return name if encoder.projected and name == projection else to_diffusers(outer + name)
 
     return StoredPart(header, "text_encoder", prefix, config, rename)
+
+
+MODEL_KEYS = ("easel.unet", "easel.transformer", "easel.defaults", "easel.latent_rgb", "modelspec.resolution")
+TEXT_KEYS = (
+    "easel.text_encoder",
+    "easel.text_encoder_2",
+    "easel.text_encoder_3",
+    "easel.tokenizer",
+    "easel.t5_tokenizer",
+)
+
+
+def about(header: Header, *keys: str) -> dict[str, str]:
+    """Those of its metadata that a file saved again has to repeat."""
+    return {key: header.metadata[key] for key in keys if key in header.metadata}
 
 
 def json_metadata(header: Header, key: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from engine.families.base import (
 )
 from engine.families.parts.file_family import FileFamily, clip_text
 from engine.families.parts.prompt import text_for
-from engine.families.parts.stored import StoredPart, stored_unet, stored_vae
+from engine.families.parts.stored import MODEL_KEYS, StoredPart, about, stored_unet, stored_vae
 from engine.families.parts.text_encoder import ALONE, TextEncoder, kind_of, place_of
 from engine.families.parts.unet_kind import VAE_PREFIXES, UNetFacts, UNetKind, factor_of
 from engine.weights import keymaps, lora
@@ -47,10 +47,9 @@ class UNetFamily(FileFamily[UNetKind]):
         vae = stored_vae(header, VAE_PREFIXES[facts.names], self.kind.vae)
         model = self._model(manager, header, facts, title, vae.config)
         clip = self._clip(manager, texts, title, embeddings)
-        vae_ref = vae.register(manager, f"{title} VAE")
-        return Components(
-            model, clip, Vae(self, vae_ref, vae.config, model.latent, factor_of(vae.config)), title, header.digest
-        )
+        vae_ref, factor = vae.register(manager, f"{title} VAE"), factor_of(vae.config)
+        link = Vae(self, vae_ref, vae.config, model.latent, factor, about(header, "easel.vae"))
+        return Components(model, clip, link, title, header.digest)
 
     def load_denoiser(
         self, manager: ModelManager, path: Path, *, weight_dtype: WeightDtype = "default", allow_pickle: bool = False
@@ -161,6 +160,13 @@ class UNetFamily(FileFamily[UNetKind]):
     def layout(self, model: Model) -> FusedMap:
         return FusedMap(keymaps.unet_map(model.config), {})
 
+    def text_place(self, name: str) -> str:
+        return next(encoder.prefixes[0] for encoder in self.kind.encoders if encoder.name == name)
+
+    @property
+    def vae_place(self) -> str:
+        return VAE_PREFIXES["ldm"]
+
     def _denoiser_names(self, model: Model) -> lora.Table:
         return lora.unet_names(model.modules, keymaps.unet_map(model.config))
 
@@ -222,13 +228,15 @@ class UNetFamily(FileFamily[UNetKind]):
             latent=self.kind.latent(header, vae_config),
             modules=unet.modules(),
             options={ZERO_SNR: True} if self.kind.zero_snr(header) else {},
+            about=about(header, *MODEL_KEYS),
         )
 
     def _vae(self, manager: ModelManager, header: Header, title: str) -> Vae:
         prefix = "first_stage_model."
         vae = stored_vae(header, prefix if header.has_prefix(prefix) else "", self.kind.vae)
         ref = vae.register(manager, title)
-        return Vae(self, ref, vae.config, self.kind.latent(header, vae.config), factor_of(vae.config))
+        latent, factor = self.kind.latent(header, vae.config), factor_of(vae.config)
+        return Vae(self, ref, vae.config, latent, factor, about(header, "easel.vae"))
 
     def _texts_alone(self, headers: Sequence[Header]) -> list[tuple[str, StoredPart, Any]]:
         by_name = {kind_of(header): header for header in headers}

@@ -80,6 +80,12 @@ def nested(dynamic: Iterable[str], inputs: Mapping[str, Live], arguments: Mappin
     return found | {name: value for name, value in arguments.items() if name not in inputs}
 
 
+def first_slots(spec: Spec) -> list[tuple[str, Spec]]:
+    """The slots of a list that grows which are there while nothing is linked: one more than must be."""
+    least = (spec.options.get("template") or {}).get("min", 1)
+    return list(_slots(spec))[: least + 1]
+
+
 def _live(path: tuple[str, ...], spec: Spec, given: Mapping[str, Any]) -> Iterator[tuple[str, Live]]:
     name = ".".join(path)
     if spec.kind == AUTOGROW:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.graph.catalogue import Catalogue
-from engine.graph.dynamic import AUTOGROW, Spec, brought, live
-from engine.graph.validation import is_link, unwrapped
-from engine.graph.widgets import SEED_NAMES, is_widget_input
+from engine.graph.dynamic import live, specs_of
+from engine.graph.links import is_link, unwrapped
+from engine.graph.widget_places import shown_widgets
 
 WIDTH, GAP = 270, 40
 TITLE = 30  # stands above a node's position, as the editor draws it
@@ -71,36 +71,23 @@ def _node(number: int, key: str, item: Mapping[str, Any], catalogue: Catalogue) 
     given: Mapping[str, Any] = item.get("inputs") or {}
     info = catalogue[kind].info if kind in catalogue else _unknown(given)
     inputs: list[dict[str, Any]] = []
+    constants = {name: unwrapped(value) for name, value in given.items() if not is_link(value)}
+    widgets = {one.name: one for one in shown_widgets(info, constants)}
+    declared = specs_of(info["input"])
+    for name, one in live(declared, given).items():
+        linked = is_link(given.get(name))
+        if name in widgets and linked:
+            inputs.append({"name": name, "type": widgets[name].kind, "link": None, "widget": {"name": name}})
+        elif name not in widgets and (linked or name in declared):
+            inputs.append({"name": name, "type": str(one.spec.kind), "link": None, **_shape(one.spec.required)})
     values: list[Any] = []
     height = MARGIN
-    for group in ("required", "optional"):
-        specs = info["input"].get(group, {})
-        left = [(name, specs[name]) for name in reversed(list(info["input_order"].get(group, specs)))]
-        while left:
-            name, spec = left.pop()
-            options = spec[1] if len(spec) > 1 else {}
-            if spec[0] == AUTOGROW:  # the slots that are used
-                slots = live({name: Spec.of(spec, group == "required")}, given)
-                left += [(slot, [slots[slot].spec.kind]) for slot in reversed(slots) if slot in given]
-                continue
-            is_widget = is_widget_input(spec)
-            type_name = "COMBO" if isinstance(spec[0], list) else str(spec[0])
-            if not is_widget:
-                optional = {"shape": 7} if group == "optional" else {}
-                inputs.append({"name": name, "type": type_name, "link": None, **optional})
-                continue
-            linked = is_link(given.get(name))
-            if linked:
-                inputs.append({"name": name, "type": type_name, "link": None, "widget": {"name": name}})
-            value = options.get("default") if linked or name not in given else unwrapped(given[name])
-            if value is None and isinstance(spec[0], list) and spec[0]:
-                value = spec[0][0]
-            values.append(value)
-            left += reversed(brought(name, spec, value))
-            height += TEXT if options.get("multiline") else LINE
-            if options.get("control_after_generate") or name in SEED_NAMES:
-                values.append("fixed")
-                height += LINE
+    for one in widgets.values():
+        values.append(one.value(constants))
+        height += TEXT if one.options.get("multiline") else LINE
+        if one.may_change:
+            values += ["fixed", ""] if one.kind == "COMBO" else ["fixed"]
+            height += LINE
     outputs = [
         {"name": name, "type": out, "links": [], "slot_index": place}
         for place, (name, out) in enumerate(zip(info["output_name"], info["output"], strict=True))
@@ -121,6 +108,10 @@ def _node(number: int, key: str, item: Mapping[str, Any], catalogue: Catalogue) 
         "properties": {"Node name for S&R": kind},
         "widgets_values": values,
     }
+
+
+def _shape(required: bool) -> dict[str, Any]:
+    return {} if required else {"shape": 7}
 
 
 def _unknown(given: Mapping[str, Any]) -> dict[str, Any]:

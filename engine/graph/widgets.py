@@ -1,23 +1,21 @@
-"""The widgets of a node in the editor's workflow JSON: which there are, where their values lie, how to set them.
+"""The widgets of a node in the editor's workflow JSON as a form shows them: their choices now, how to set their values.
 
-A workflow keeps widget values by place and not by name, so the node's declaration is needed to tell them apart. A seed
-is followed by what happens to it after a run. Nodes that are an instance of a subgraph show widgets of nodes inside it.
+Where the values lie is engine/graph/widget_places.py's. Nodes that are an instance of a subgraph show widgets of nodes
+inside it.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.graph.catalogue import Catalogue, Listing
-from engine.graph.dynamic import DYNAMIC_COMBO, brought
+from engine.graph.widget_places import OWN_INPUT, Shown, promoted, shown_widgets
 from engine.workspace import Workspace
 
 KINDS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-SEED_NAMES = ("seed", "noise_seed")
-CONTROLS = ("fixed", "increment", "decrement", "randomize")
 _LARGEST_DRAWN = 2**53 - 1  # a seed that a browser's number can hold
 
 
@@ -71,39 +69,27 @@ class Widgets:
         return list(found)
 
     def _of_plain(self, node: Mapping[str, Any], kind: str) -> Iterator[Widget]:
-        """What a choice brings follows it."""
-        values = node.get("widgets_values")
-        linked, place = _linked(node), 0
-        left = list(reversed(list(self._declared(kind))))
-        while left:
-            name, spec = left.pop()
-            options = spec[1] if len(spec) > 1 else {}
-            by_name = isinstance(values, Mapping)
-            controlled = not by_name and _is_controlled(name, options, values, place)
-            widget = _widget(name, spec, name if by_name else place, controlled, name in linked)
-            place += 2 if controlled else 1
-            left += reversed([one for one in brought(name, spec, widget.value(node)) if is_widget_input(one[1])])
-            yield widget
+        values, linked = node.get("widgets_values"), _linked(node)
+        for one in self._shown(kind, values):
+            if one.kind in KINDS:
+                place = one.name if isinstance(values, Mapping) else one.place
+                yield _widget(one, place, one.controlled, one.name in linked)
 
     def _of_instance(self, node: Mapping[str, Any]) -> Iterator[Widget]:
         definition = self._subgraphs[str(node["type"])]
         linked = _linked(node)
-        for place, (inner_id, name) in enumerate(_promoted(node)):
+        for place, (inner_id, name) in enumerate(promoted(node, definition)):
             inner, inner_name = _inside(definition, inner_id, name)
-            spec = dict(self._declared(str(inner.get("type", "")))).get(inner_name) if inner else None
-            if spec is not None:
-                yield _widget(name, spec, place, False, name in linked)
+            if inner is None:
+                continue
+            shown = self._shown(str(inner.get("type", "")), inner.get("widgets_values"))
+            one = next((one for one in shown if one.name == inner_name and one.kind in KINDS), None)
+            if one is not None:
+                yield _widget(replace(one, name=name), place, False, name in linked)
 
-    def _declared(self, kind: str) -> Iterator[tuple[str, Sequence[Any]]]:
-        if kind not in self._catalogue:
-            return
-        entry = self._catalogue[kind]
-        info = entry.resolved(self._listing)
-        for group in ("required", "optional"):
-            inputs = info["input"].get(group, {})
-            for name in info["input_order"].get(group, inputs):
-                if is_widget_input(inputs[name]):
-                    yield name, inputs[name]
+    def _shown(self, kind: str, values: Any) -> Iterator[Shown]:
+        if kind in self._catalogue:
+            yield from shown_widgets(self._catalogue[kind].resolved(self._listing), values)
 
 
 def advance(node: dict[str, Any], widgets: Sequence[Widget], rng: random.Random) -> None:
@@ -120,28 +106,9 @@ def advance(node: dict[str, Any], widgets: Sequence[Widget], rng: random.Random)
             widget.set(node, max(low, min(high, value + (1 if control == "increment" else -1))))
 
 
-def is_widget_input(spec: Sequence[Any]) -> bool:
-    """Whether an editor shows a value to set for [type, options], rather than a socket."""
-    options = spec[1] if len(spec) > 1 else {}
-    return (isinstance(spec[0], list) or spec[0] in (*KINDS, DYNAMIC_COMBO)) and not options.get("forceInput")
-
-
-def _widget(name: str, spec: Sequence[Any], place: int | str, controlled: bool, linked: bool) -> Widget:
-    options: Mapping[str, Any] = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
-    if isinstance(spec[0], list):
-        return Widget(name, "COMBO", options, tuple(spec[0]), place, controlled, linked)
-    if spec[0] == DYNAMIC_COMBO:
-        keys = tuple(option["key"] for option in options.get("options") or ())
-        return Widget(name, "COMBO", options, keys, place, controlled, linked)
-    choices = tuple(options.get("options") or ()) if spec[0] == "COMBO" else ()
-    return Widget(name, str(spec[0]), options, choices, place, controlled, linked)
-
-
-def _is_controlled(name: str, options: Mapping[str, Any], values: Any, place: int) -> bool:
-    told = options.get("control_after_generate") or name in SEED_NAMES
-    if not isinstance(values, list):
-        return bool(told)
-    return bool(told) and place + 1 < len(values) and values[place + 1] in CONTROLS
+def _widget(one: Shown, place: int | str, controlled: bool, linked: bool) -> Widget:
+    choices = tuple(one.options.get("options") or ()) if one.kind == "COMBO" else ()
+    return Widget(one.name, one.kind, one.options, choices, place, controlled, linked)
 
 
 def _linked(node: Mapping[str, Any]) -> set[str]:
@@ -153,19 +120,10 @@ def _linked(node: Mapping[str, Any]) -> set[str]:
     }
 
 
-def _promoted(node: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(id of the inner node, name) of each widget that an instance shows; id "-1": an input of the subgraph itself."""
-    proxies = (node.get("properties") or {}).get("proxyWidgets")
-    if isinstance(proxies, list) and proxies:
-        return [(str(proxy[0]), str(proxy[1])) for proxy in proxies if isinstance(proxy, list) and len(proxy) >= 2]
-    items = node.get("inputs") or ()
-    return [("-1", str(item["name"])) for item in items if isinstance(item, Mapping) and item.get("widget")]
-
-
 def _inside(definition: Mapping[str, Any], inner_id: str, name: str) -> tuple[Mapping[str, Any] | None, str]:
     """The node inside a subgraph whose widget is meant, and the widget's name there."""
     nodes = {str(node.get("id")): node for node in definition.get("nodes") or () if isinstance(node, Mapping)}
-    if inner_id != "-1":
+    if inner_id != OWN_INPUT:
         return nodes.get(inner_id), name
     rim = next((item for item in definition.get("inputs") or () if item.get("name") == name), None)
     links = set((rim or {}).get("linkIds") or ())

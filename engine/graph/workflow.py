@@ -15,14 +15,11 @@ from typing import Any
 
 from engine.errors import GraphError
 from engine.graph.catalogue import Catalogue
-from engine.graph.dynamic import brought
-from engine.graph.widgets import is_widget_input
+from engine.graph.widget_places import OWN_INPUT, promoted, shown_widgets
 
 MUTED, BYPASSED = 2, 4  # node modes
 INPUT_NODE, OUTPUT_NODE = -10, -20  # what links at the rim of a subgraph name
 NOT_RUN = {"Note", "MarkdownNote", "PrimitiveNode", "Reroute"}  # the editor's own nodes
-SEED_NAMES = ("seed", "noise_seed")
-SEED_CONTROLS = ("fixed", "increment", "decrement", "randomize")
 DEEPEST = 50  # subgraphs inside one another
 
 
@@ -123,33 +120,32 @@ class _Conversion:
                 inputs[item["name"]] = _wrapped(source.value)
             elif source is not None:
                 inputs[item["name"]] = list(source)
-        title = node.get("title") or node["type"]
-        return {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
+        return {"class_type": node["type"], "inputs": inputs, "_meta": self._meta(node)}
+
+    def _meta(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Title, and of which pack in which version the node was."""
+        class_type = node["type"]
+        shown = self.catalogue[class_type].info.get("display_name") if class_type in self.catalogue else ""
+        properties = node.get("properties") or {}
+        pack = {name: properties[name] for name in ("cnr_id", "aux_id", "ver") if properties.get(name)}
+        return {"title": node.get("title") or shown or class_type, **pack}
 
     def _widgets(self, scope: _Scope, node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """The node's widgets by name. Values lie in the order of the widgets; a seed is followed by what happens to it
-        after a run, which is no input."""
-        values = node.get("widgets_values") or []
-        names = list(self._widget_inputs(node["type"]))
-        for name, options, value in _named(names, values) if isinstance(values, Mapping) else _paired(names, values):
-            value = scope.promoted.get((str(node["id"]), name), value)
-            if isinstance(value, str) and options.get("dynamicPrompts"):
-                value = _chosen(value, self.rng)
-            yield name, _wrapped(value)
-
-    def _widget_inputs(self, class_type: str) -> Iterator[tuple[str, Sequence[Any]]]:
-        if class_type not in self.catalogue:
+        """The node's widgets by name. One whose value was not saved has what the editor starts with."""
+        if node["type"] not in self.catalogue:
             return
-        info = self.catalogue[class_type].info
-        for group in ("required", "optional"):
-            inputs = info["input"].get(group, {})
-            for name in info["input_order"].get(group, inputs):
-                if is_widget_input(inputs[name]):
-                    yield name, inputs[name]
+        values = node.get("widgets_values")
+        for widget in shown_widgets(self.catalogue[node["type"]].info, values):
+            value = scope.promoted.get((str(node["id"]), widget.name), widget.value(values))
+            if isinstance(value, str) and widget.options.get("dynamicPrompts"):
+                value = _chosen(value, self.rng)
+            if value is not None:
+                yield widget.name, _wrapped(value)
 
     def _source(self, scope: _Scope, link: _Link | None) -> tuple[str, int] | _Value | None:
         """Where a link really comes from: through reroutes, bypassed nodes and the rims of subgraphs."""
         seen: set[tuple[str, Any, int]] = set()
+        promoted_value: _Value | None = None  # of the outermost instance that has one
         while link is not None:
             place = (scope.prefix, link.origin, link.slot)
             if place in seen:
@@ -159,8 +155,9 @@ class _Conversion:
                 assert scope.parent
                 assert scope.instance
                 item = _instance_input(scope, link.slot)
+                promoted_value = _promoted_value(scope, link.slot) or promoted_value
                 if item is None or item.get("link") is None:
-                    return _promoted_value(scope, link.slot)
+                    return promoted_value
                 scope, link = scope.parent, scope.parent.links.get(item["link"])
                 continue
             node = scope.nodes.get(str(link.origin))
@@ -191,21 +188,18 @@ class _Conversion:
             self.inner[prefix] = made
         return self.inner[prefix]
 
-    @staticmethod
-    def _promoted(scope: _Scope, node: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    def _promoted(self, scope: _Scope, node: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
         """Values that an instance sets for widgets inside it, by (node id, widget); those of its own inputs by
-        ("-1", input). Lists that do not fit each other are left alone: what is inside counts."""
-        values = node.get("widgets_values") or []
-        proxies = (node.get("properties") or {}).get("proxyWidgets")
-        if not isinstance(proxies, list) or not proxies:
-            proxies = [["-1", item["name"]] for item in node.get("inputs") or () if item.get("widget")]
-        if not isinstance(values, list) or len(proxies) != len(values):
+        (OWN_INPUT, input). A list that does not fit its proxies is left alone: what is inside counts."""
+        shown, values = promoted(node, self.definitions[node["type"]]), node.get("widgets_values") or []
+        proxied = bool(shown) and (node.get("properties") or {}).get("proxyWidgets")
+        if not isinstance(values, list) or (proxied and len(shown) != len(values)):
             return {}
-        found = {(str(proxy[0]), str(proxy[1])): value for proxy, value in zip(proxies, values, strict=True)}
+        found = dict(zip(shown, values, strict=False))
         own = str(node["id"])
         for (inner, name), value in scope.promoted.items():  # promoted once more, from this instance to the one around
             if inner == own:
-                found[("-1", name)] = value
+                found[(OWN_INPUT, name)] = value
         return found
 
 
@@ -235,7 +229,7 @@ def _instance_input(scope: _Scope, slot: int) -> Mapping[str, Any] | None:
 def _promoted_value(scope: _Scope, slot: int) -> _Value | None:
     assert scope.definition
     name = scope.definition["inputs"][slot]["name"]
-    return _Value(scope.promoted[("-1", name)]) if ("-1", name) in scope.promoted else None
+    return _Value(scope.promoted[(OWN_INPUT, name)]) if (OWN_INPUT, name) in scope.promoted else None
 
 
 def _passed_through(scope: _Scope, node: Mapping[str, Any], link: _Link) -> _Link | None:
@@ -250,38 +244,9 @@ def _passed_through(scope: _Scope, node: Mapping[str, Any], link: _Link) -> _Lin
 
 
 def _same_type(one: Any, other: Any) -> bool:
-    return one == other or "*" in (one, other)
-
-
-def _options(written: Sequence[Any]) -> Mapping[str, Any]:
-    return written[1] if len(written) > 1 else {}
-
-
-Inputs = Sequence[tuple[str, Sequence[Any]]]  # names, and [type, options]
-Widget = tuple[str, Mapping[str, Any], Any]  # name, options, value
-
-
-def _paired(inputs: Inputs, values: Sequence[Any]) -> Iterator[Widget]:
-    """Values in the order of the widgets. What a choice brings follows it."""
-    place, left = 0, list(reversed(inputs))
-    while left and place < len(values):
-        name, written = left.pop()
-        options, value = _options(written), values[place]
-        yield name, options, value
-        left += reversed([one for one in brought(name, written, value) if is_widget_input(one[1])])
-        place += 1
-        controlled = options.get("control_after_generate") or name in SEED_NAMES
-        if controlled and place < len(values) and values[place] in SEED_CONTROLS:
-            place += 1
-
-
-def _named(inputs: Inputs, values: Mapping[str, Any]) -> Iterator[Widget]:
-    left = list(reversed(inputs))
-    while left:
-        name, written = left.pop()
-        if name in values:
-            yield name, _options(written), values[name]
-            left += reversed([one for one in brought(name, written, values[name]) if is_widget_input(one[1])])
+    """Types may be several, with commas."""
+    ones, others = ({part.strip().upper() for part in str(kind).split(",")} for kind in (one, other))
+    return "*" in ones | others or not ones.isdisjoint(others)
 
 
 def _wrapped(value: Any) -> Any:

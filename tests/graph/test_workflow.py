@@ -57,13 +57,15 @@ SAMPLER = node(
     title="My sampler",
 )
 
+MISSING = {"seed": 0, "steps": 20, "cfg": 8.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+
 
 def test_widgets_get_their_names_and_the_seeds_control_is_no_input(catalogue):
     prompt = to_prompt(workflow([SAMPLER, LATENT], [[10, 1, 0, 2, 0, "LATENT"]]), catalogue)
     assert prompt["1"] == {
         "class_type": "EmptyLatentImage",
         "inputs": {"width": 512, "height": 256, "batch_size": 2},
-        "_meta": {"title": "EmptyLatentImage"},
+        "_meta": {"title": "Empty Latent Image"},
     }
     assert prompt["2"]["inputs"] == {
         "seed": 7,
@@ -81,7 +83,17 @@ def test_an_old_file_without_seed_control_and_values_by_name_work(catalogue):
     plain = {**SAMPLER, "widgets_values": [7, 20, 6.5, "euler", "normal", 1]}
     named = {**SAMPLER, "widgets_values": {"seed": 7, "steps": 20, "cfg": 6.5, "videopreview": {}}}
     assert to_prompt(workflow([plain], []), catalogue)["2"]["inputs"]["steps"] == 20
-    assert to_prompt(workflow([named], []), catalogue)["2"]["inputs"] == {"seed": 7, "steps": 20, "cfg": 6.5}
+    found = to_prompt(workflow([named], []), catalogue)["2"]["inputs"]
+    assert found == {**MISSING, "seed": 7, "steps": 20, "cfg": 6.5}
+
+
+def test_a_widget_whose_value_was_not_saved_has_what_the_editor_starts_with(catalogue):
+    assert to_prompt(workflow([node(2, "KSampler", [7, "fixed", 9])], []), catalogue)["2"]["inputs"] == {
+        **MISSING,
+        "seed": 7,
+        "steps": 9,
+    }
+    assert to_prompt(workflow([node(2, "CheckpointLoaderSimple")], []), catalogue)["2"]["inputs"] == {}
 
 
 def test_links_as_objects_are_read(catalogue):
@@ -178,7 +190,7 @@ def test_a_subgraph_is_laid_flat(catalogue):
         "1": {"ckpt_name": "m"},
         "5:1": {"text": "inner 1", "clip": ["1", 1]},
         "5:2": {"text": "inner 2", "clip": ["1", 1]},
-        "9": {"positive": ["5:1", 0], "negative": ["5:2", 0]},
+        "9": {**MISSING, "positive": ["5:1", 0], "negative": ["5:2", 0]},
     }
 
 

@@ -31,6 +31,7 @@ class RunContext:
     extra_data: dict[str, Any] = field(default_factory=dict)
     draft: bool = False
     live: dict[str, Any] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)  # tokens that the client sent for this run
     interrupt_check: Callable[[], None] = lambda: None
     preview: Callable[[Image, dict[str, Any]], None] = lambda image, about: None
 
@@ -91,6 +92,16 @@ class CallContext:
     @property
     def extra_pnginfo(self) -> dict[str, Any]:
         return self._run.extra_data.get("extra_pnginfo") or {}
+
+    def secret(self, name: str) -> str | None:
+        """A token that the client sent for this run, such as "api_key_comfy_org"."""
+        return self._run.secrets.get(name)
+
+    @property
+    def usage_source(self) -> str | None:
+        """Which program sent the prompt, where it says so."""
+        source = self._run.extra_data.get("comfy_usage_source")
+        return source if isinstance(source, str) else None
 
     @property
     def draft(self) -> bool:

@@ -30,6 +30,7 @@ from engine.graph.plan import Node, Plan
 from engine.graph.progress_state import ProgressBoard
 from engine.graph.registry import Bound, Registry, call_hook
 from engine.graph.tasks import Tasks, settled
+from engine.jobs.secrets import masked
 
 Listener = Callable[[str, dict[str, Any]], None]
 CHECK_INTERVAL = 0.02  # seconds between two looks at the interrupt flag at node boundaries
@@ -317,7 +318,8 @@ class _Execution:
 
     def _fail(self, node: Node | None, error: Exception) -> None:
         advice = OutOfMemory(reason=f"{str(error) or type(error).__name__}.") if is_out_of_memory(error) else None
-        told = describe(advice or error)
+        secrets = self.ctx.secrets.values()
+        told: dict[str, Any] = masked(describe(advice or error), secrets)
         place = self._place(node)
         if node:
             self.board.finish(node.id, "error")
@@ -332,10 +334,10 @@ class _Execution:
         self._end(
             "execution_error",
             **place,
-            exception_message=told["en"] if isinstance(advice or error, EaselError) else str(error),
+            exception_message=told["en"] if isinstance(advice or error, EaselError) else masked(str(error), secrets),
             exception_type=_full_name(type(error)),
-            traceback=traceback.format_tb(error.__traceback__),
-            current_inputs=shown_inputs(node.values if node else None),
+            traceback=masked(traceback.format_tb(error.__traceback__), secrets),
+            current_inputs=masked(shown_inputs(node.values if node else None), secrets),
             current_outputs=list(self.executed),
             easel=told,
         )

@@ -115,6 +115,7 @@ def run(ctx: JobContext, settings: GenerateSettings) -> dict[str, Any]:
         extra_data=settings.extra_data,
         draft=settings.draft,
         live=ctx.kept.setdefault(Live, Live()),
+        secrets=ctx.secrets,
         interrupt_check=ctx.checkpoint,
         preview=lambda image, about: ctx.preview(_small(image), **about),
     )

@@ -16,6 +16,7 @@ from engine.graph.dynamic import AUTOGROW, DYNAMIC_COMBO, Spec, first_slots, spe
 
 SEED_NAMES = ("seed", "noise_seed")
 CONTROLS = ("fixed", "increment", "decrement", "randomize")
+INPUT_NODE, OUTPUT_NODE = -10, -20  # what links at the rim of a subgraph name
 OWN_INPUT = "-1"  # in place of an inner node: an input of the subgraph itself
 # How many places a kind takes, and what it holds where nothing was saved. What is not here is a socket.
 _PLACES: dict[str, tuple[int, Any]] = {
@@ -132,16 +133,18 @@ def promoted(node: Mapping[str, Any], definition: Mapping[str, Any]) -> list[tup
     }
     rim: Sequence[Mapping[str, Any]] = definition.get("inputs") or ()
     names = [str(item["name"]) for item in rim]
-    fed = [bool(inner.intersection(_links_of(definition, place, item))) for place, item in enumerate(rim)]
+    fed = [bool(inner.intersection(rim_links(definition, place))) for place in range(len(rim))]
     return [(OWN_INPUT, name) for name, leads in zip(names, fed, strict=True) if leads or name in own]
 
 
-def _links_of(definition: Mapping[str, Any], place: int, item: Mapping[str, Any]) -> list[Any]:
-    """Ids of the links that go out of an input of a subgraph."""
+def rim_links(definition: Mapping[str, Any], place: int) -> list[Any]:
+    """Ids of the links that go out of an input of a subgraph, in the order in which they were made."""
+    item = definition["inputs"][place]
     if "linkIds" in item:
         return list(item["linkIds"] or ())
-    rows = (link for link in definition.get("links") or () if isinstance(link, Mapping))
-    return [link["id"] for link in rows if link["origin_id"] == -10 and link["origin_slot"] == place]
+    keys = ("id", "origin_id", "origin_slot")
+    rows = [link if isinstance(link, Mapping) else dict(zip(keys, link, strict=False)) for link in definition["links"]]
+    return [row["id"] for row in rows if row["origin_id"] == INPUT_NODE and row["origin_slot"] == place]
 
 
 def _declared(info: Mapping[str, Any]) -> Iterator[tuple[str, Spec]]:

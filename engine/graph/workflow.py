@@ -15,10 +15,10 @@ from typing import Any
 
 from engine.errors import GraphError
 from engine.graph.catalogue import Catalogue
-from engine.graph.widget_places import OWN_INPUT, promoted, shown_widgets
+from engine.graph.links import unwrapped
+from engine.graph.widget_places import INPUT_NODE, OUTPUT_NODE, OWN_INPUT, promoted, rim_links, shown_widgets
 
 MUTED, BYPASSED = 2, 4  # node modes
-INPUT_NODE, OUTPUT_NODE = -10, -20  # what links at the rim of a subgraph name
 NOT_RUN = {"Note", "MarkdownNote", "PrimitiveNode", "Reroute"}  # the editor's own nodes
 DEEPEST = 50  # subgraphs inside one another
 
@@ -82,7 +82,7 @@ class _Scope:
     depth: int = 0
     definition: Mapping[str, Any] | None = None
     parent: _Scope | None = None
-    instance: dict[str, Any] | None = None  # the node in `parent` that this is the inside of
+    instance: Mapping[str, Any] | None = None  # the node in `parent` that this is the inside of
     promoted: dict[tuple[str, str], Any] = field(default_factory=dict)  # (node id, widget): value set at the instance
 
 
@@ -115,7 +115,7 @@ class _Conversion:
             link = item.get("link")
             if link is None:
                 continue
-            source = self._source(scope, scope.links.get(link))
+            source = self._source(scope, scope.links.get(link), item.get("type"))
             if isinstance(source, _Value):
                 inputs[item["name"]] = _wrapped(source.value)
             elif source is not None:
@@ -142,8 +142,9 @@ class _Conversion:
             if value is not None:
                 yield widget.name, _wrapped(value)
 
-    def _source(self, scope: _Scope, link: _Link | None) -> tuple[str, int] | _Value | None:
-        """Where a link really comes from: through reroutes, bypassed nodes and the rims of subgraphs."""
+    def _source(self, scope: _Scope, link: _Link | None, wanted: Any) -> tuple[str, int] | _Value | None:
+        """Where a link really comes from: through reroutes, bypassed nodes and the rims of subgraphs. `wanted`: the
+        type of the input that it goes into."""
         seen: set[tuple[str, Any, int]] = set()
         promoted_value: _Value | None = None  # of the outermost instance that has one
         while link is not None:
@@ -155,7 +156,7 @@ class _Conversion:
                 assert scope.parent
                 assert scope.instance
                 item = _instance_input(scope, link.slot)
-                promoted_value = _promoted_value(scope, link.slot) or promoted_value
+                promoted_value = self._promoted_value(scope, link.slot) or promoted_value
                 if item is None or item.get("link") is None:
                     return promoted_value
                 scope, link = scope.parent, scope.parent.links.get(item["link"])
@@ -164,7 +165,8 @@ class _Conversion:
             if node is None or node.get("mode") == MUTED:
                 return None
             if node.get("mode") == BYPASSED:
-                link = _passed_through(scope, node, link)
+                item = _passed_through(node, link, wanted)
+                link, wanted = (scope.links.get(item.get("link")), item.get("type")) if item else (None, wanted)
             elif node["type"] == "Reroute":
                 link = scope.links.get((node.get("inputs") or [{}])[0].get("link"))
             elif node["type"] == "PrimitiveNode":
@@ -176,7 +178,7 @@ class _Conversion:
                 return f"{scope.prefix}{node['id']}", link.slot
         return None
 
-    def _inside(self, scope: _Scope, node: dict[str, Any]) -> _Scope:
+    def _inside(self, scope: _Scope, node: Mapping[str, Any]) -> _Scope:
         prefix = f"{scope.prefix}{node['id']}:"
         if prefix not in self.inner:
             if scope.depth >= DEEPEST:
@@ -202,6 +204,25 @@ class _Conversion:
                 found[(OWN_INPUT, name)] = value
         return found
 
+    def _promoted_value(self, scope: _Scope, slot: int) -> _Value | None:
+        """What an instance holds for an input of its own: what was set there, else what the first widget inside has."""
+        assert scope.definition
+        name = scope.definition["inputs"][slot]["name"]
+        if (OWN_INPUT, name) in scope.promoted:
+            return _Value(scope.promoted[(OWN_INPUT, name)])
+        for target in _targets(scope.definition, slot):
+            inner, item = target
+            widget = (item.get("widget") or {}).get("name")
+            if widget is None:
+                continue
+            if inner["type"] in self.definitions:
+                deeper, names = self._inside(scope, inner), self.definitions[inner["type"]]["inputs"]
+                place = next((p for p, one in enumerate(names) if one["name"] == item["name"]), None)
+                return None if place is None else self._promoted_value(deeper, place)
+            found = dict(self._widgets(scope, inner)).get(widget)
+            return None if found is None else _Value(unwrapped(found))
+        return None
+
 
 def _scope(prefix: str, graph: Mapping[str, Any]) -> _Scope:
     links: dict[Any, _Link] = {}
@@ -217,6 +238,13 @@ def _scope(prefix: str, graph: Mapping[str, Any]) -> _Scope:
     return _Scope(prefix, nodes, links, outputs)
 
 
+def _targets(definition: Mapping[str, Any], slot: int) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """(node, input) of all that an input of a subgraph goes into, in the order in which they were linked."""
+    numbers = rim_links(definition, slot)
+    taken = {item.get("link"): (node, item) for node in definition["nodes"] for item in node.get("inputs") or ()}
+    return (taken[number] for number in numbers if number in taken)
+
+
 def _instance_input(scope: _Scope, slot: int) -> Mapping[str, Any] | None:
     """The instance's own input for an input of its definition: by name, for their order may differ."""
     assert scope.instance
@@ -226,21 +254,17 @@ def _instance_input(scope: _Scope, slot: int) -> Mapping[str, Any] | None:
     return next((item for item in inputs if item["name"] == name), None)
 
 
-def _promoted_value(scope: _Scope, slot: int) -> _Value | None:
-    assert scope.definition
-    name = scope.definition["inputs"][slot]["name"]
-    return _Value(scope.promoted[(OWN_INPUT, name)]) if (OWN_INPUT, name) in scope.promoted else None
-
-
-def _passed_through(scope: _Scope, node: Mapping[str, Any], link: _Link) -> _Link | None:
-    """What a bypassed node hands on at an output: its input of the same place and type, else the first of that type."""
-    inputs = node.get("inputs") or []
-    outputs = node.get("outputs") or []
-    kind = outputs[link.slot]["type"] if link.slot < len(outputs) else link.type
-    places = [link.slot, *range(len(inputs))]
-    fitting = (inputs[p] for p in places if p < len(inputs) and _same_type(inputs[p].get("type"), kind))
-    item = next(fitting, None)
-    return scope.links.get(item.get("link")) if item else None
+def _passed_through(node: Mapping[str, Any], link: _Link, wanted: Any) -> Mapping[str, Any] | None:
+    """The input that a bypassed node hands on at an output. The editor's rule: the input of the same place where it
+    fits the output or anything is wanted, else the first of the very type that is wanted, else what fits the output."""
+    inputs: Sequence[Mapping[str, Any]] = node.get("inputs") or ()
+    if not inputs:
+        return None
+    here = inputs[link.slot] if link.slot < len(inputs) else inputs[0]
+    if wanted in (None, "*") or _same_type(here.get("type"), link.type):
+        return here
+    same = next((item for item in inputs if item.get("type") == wanted), None)
+    return same or next((item for item in inputs if _same_type(item.get("type"), link.type)), None)
 
 
 def _same_type(one: Any, other: Any) -> bool:

@@ -29,6 +29,7 @@ class RunningJob:
         self.job_id: str = job["id"]
         self.client_id: str = job["client_id"]
         self.attempt: int = job["attempts"]
+        self.secrets: dict[str, str] = job["secrets"]
         self.workspace = worker.handle.workspace
         self.models = worker.handle.models
         self.kept = worker.handle.kept

@@ -10,8 +10,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
@@ -95,6 +95,7 @@ class Supervisor:
         self._stopping = False
         self._seq = 0
         self._nudged = False
+        self._secrets: dict[str, dict[str, str]] = {}  # by job: never in the store
 
     # ---- for the server ----
 
@@ -136,6 +137,19 @@ class Supervisor:
     def submit(self, kind: str, settings: dict[str, Any], **more: Any) -> Job:
         """engine.jobs.submit.submit with this store and these kinds."""
         return submit(self.store, self.kinds, kind, settings, **more)
+
+    @contextmanager
+    def entrusting(self, job_id: str, secrets: Mapping[str, str]) -> Iterator[None]:
+        """Around queueing a job: what it needs and nobody may read later. It is kept in this process's memory until the
+        job ends, and given to the worker with the job. A studio that starts anew has it no more."""
+        mine = dict(secrets)
+        added = bool(mine) and self._secrets.setdefault(job_id, mine) is mine
+        try:
+            yield
+        except BaseException:
+            if added:
+                del self._secrets[job_id]
+            raise
 
     def wait(self, job_id: str, timeout: float | None = None) -> Job:
         """Until the job has ended. Raises TimeoutError."""
@@ -235,6 +249,8 @@ class Supervisor:
             known = event.event in JobState.__members__
             name = "state" if known else f"job_{event.event}"
             state = {"state": event.event} if known else {}
+            if (known and JobState(event.event).ended) or event.event == "deleted":
+                self._secrets.pop(event.job_id, None)
             self._publish(event.job_id, name, {**state, "seq": event.seq, "time": event.time, **event.data})
         if events:
             with self._changed:
@@ -265,7 +281,7 @@ class Supervisor:
                 job = self.store.start(job.id, host=take["host"])
                 self._stack.append(job)
                 self._take = None
-                self._send({"t": "answer", "job": _for_worker(job)})
+                self._send({"t": "answer", "job": {**_for_worker(job), "secrets": self._secrets.get(job.id, {})}})
                 self._publish_log()
             elif take["above"] is not None:
                 self._take = None

@@ -100,6 +100,7 @@ class JobContext(Protocol):
     kept: dict[type, Any]  # one per worker: what jobs leave for later ones, by class (the graph's registry and caches)
     client_id: str
     attempt: int  # 1 at the first start; more after a crash
+    secrets: dict[str, str]  # what the client sent for this job alone; it stands in no file
 
     @property
     def cancelled(self) -> bool:

@@ -28,6 +28,7 @@ from engine.errors import Cancelled, describe
 from engine.jobs.context import NOTHING_WAITS, RunningJob
 from engine.jobs.errors import RemoteError, UnknownRequest, from_json
 from engine.jobs.pipe import Pipe
+from engine.jobs.secrets import masked
 from engine.jobs.types import Paused
 from engine.settings import checked
 from engine.workspace import Workspace
@@ -130,7 +131,8 @@ class Worker:
         except Paused:
             ended |= {"t": "unwound", "stopping": self.stopping}
         except BaseException as error:
-            ended |= {"t": "failed", "error": _error(error), "result": getattr(error, "result", None)}
+            told = masked(_error(error), context.secrets.values())
+            ended |= {"t": "failed", "error": told, "result": getattr(error, "result", None)}
             _log.error("job %s (%s) failed\n%s", job["id"], job["kind"], ended["error"]["traceback"])
         context.flush()
         with self._news:
@@ -138,7 +140,7 @@ class Worker:
         try:
             self.pipe.send(ended)
         except (TypeError, ValueError) as error:
-            error = ended.get("error") or _error(error)
+            error = ended.get("error") or masked(_error(error), context.secrets.values())
             self.pipe.send({"t": "failed", "job": job["id"], "error": error, "result": None})
 
     def wait_for_news(self, arrived: Callable[[], bool]) -> None:

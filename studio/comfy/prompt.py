@@ -25,7 +25,7 @@ from studio.refusal import PromptRefused
 log = logging.getLogger(__name__)
 
 KIND = "generate"
-SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")  # some clients send them; they are not for us to keep
+SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")  # for nodes that ask for them; kept in no file, shown nowhere
 MOST_IN_QUEUE = 10_000
 
 
@@ -99,20 +99,24 @@ def take(
     if app.jobs.count(states=[JobState.queued], kinds=[KIND]) >= MOST_IN_QUEUE:
         return _refused(request_error("queue_full", "The queue is full"), 429)
     client_id = body.get("client_id") or ""
-    extra = {key: value for key, value in (body.get("extra_data") or {}).items() if key not in SECRETS}
+    sent = body.get("extra_data") or {}
+    extra = {key: value for key, value in sent.items() if key not in SECRETS}
+    secrets = {key: sent[key] for key in SECRETS if sent.get(key)}
     if client_id:
         extra["client_id"] = client_id
+    prompt_id = body.get("prompt_id") or str(uuid.uuid4())
     try:
-        job, found = app.submit_prompt(
-            body["prompt"],
-            draft=body.get("draft") is True,
-            targets=body.get("partial_execution_targets"),
-            extra_data=extra,
-            client_id=client_id,
-            front=bool(body.get("front")),
-            id=body.get("prompt_id") or str(uuid.uuid4()),
-            user=user,
-        )
+        with app.supervisor.entrusting(prompt_id, secrets):
+            job, found = app.submit_prompt(
+                body["prompt"],
+                draft=body.get("draft") is True,
+                targets=body.get("partial_execution_targets"),
+                extra_data=extra,
+                client_id=client_id,
+                front=bool(body.get("front")),
+                id=prompt_id,
+                user=user,
+            )
         expect(job.id, client_id)
     except PromptRefused as refused:
         return 400, refused.found.to_json()
@@ -135,6 +139,8 @@ def _wrong_fields(body: dict[str, Any]) -> dict[str, Any] | None:
     extra = body.get("extra_data") or {}
     if not isinstance(extra, dict) or not isinstance(_or_empty(extra.get("extra_pnginfo")), dict):
         return request_error("invalid_request", "extra_data and its extra_pnginfo must be objects")
+    if not all(extra.get(name) is None or isinstance(extra[name], str) for name in SECRETS):
+        return request_error("invalid_request", f"{' and '.join(SECRETS)} must be strings")
     client_id = body.get("client_id")
     if client_id is not None and (not isinstance(client_id, str) or len(client_id) > 200):
         return request_error("invalid_request", "client_id must be a string of at most 200 characters")

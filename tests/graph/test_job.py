@@ -55,6 +55,7 @@ class JobContext:
         self.bars: list[tuple[int, int, str]] = []
         self.previews: list[tuple[tuple[int, int], dict[str, Any]]] = []
         self.cancel_at = -1
+        self.secrets: dict[str, str] = {}
 
     def progress(self, step: int, total: int, text: str = "", *, phase: str = "", **metrics: float) -> None:
         self.bars.append((step, total, text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterator
@@ -81,6 +82,54 @@ def test_text_of_a_running_node_is_a_binary_frame(packed: Served, client: httpx.
         made = client.post("/prompt", json={"prompt": showing("Say", text="语"), "client_id": "t"}).json()["prompt_id"]
         frames = [data["data"] for name, data in messages_until_end(socket, made) if name == "<binary>"]
     assert frames == [struct.pack(">II", 3, 1) + b"1" + "语".encode()]
+
+
+TOKENS = {"auth_token_comfy_org": "eyJ-a-token-of-somebody", "api_key_comfy_org": "comfyui-key-0123456789"}
+
+
+def paid(client: httpx.Client, refused: bool, save: str = "") -> tuple[str, dict[str, Any]]:
+    """The id of a prompt that has run with tokens, and its history."""
+    prompt = showing("Paid", refused=refused, invoice=1)
+    if save:
+        prompt["8"] = {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}
+        prompt["9"] = {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": save}}
+    sent = {**TOKENS, "comfy_usage_source": "a program", "extra_pnginfo": {"workflow": {"id": "w", "nodes": []}}}
+    made = client.post("/prompt", json={"prompt": prompt, "extra_data": sent}).json()["prompt_id"]
+    return made, ended(client, made)
+
+
+def test_tokens_of_other_services_reach_the_nodes_that_ask_for_them_and_nothing_else(
+    packed: Served, client: httpx.Client
+) -> None:
+    known = [hashlib.sha256(token.encode()).hexdigest()[:12] for token in TOKENS.values()]
+    made, entry = paid(client, refused=False, save="paid")
+    assert entry["outputs"]["2"]["text"][0] == "/".join([*known, "a program"])
+    failed, told = paid(client, refused=True)
+    error = next(data for event, data in told["status"]["messages"] if event == "execution_error")
+    assert error["exception_message"] == "the service refused *** and ***"
+    answers = [
+        client.get(path).text for path in ("/history", "/queue", "/internal/logs", "/api/jobs", "/studio/jobs?states=")
+    ]
+    answers += [client.get(f"/api/jobs/{job}").text + client.get(f"/studio/jobs/{job}").text for job in (made, failed)]
+    files = [path.read_bytes() for path in packed.app.workspace.root.rglob("*") if path.is_file()]
+    assert any(b"a program" in content for content in files)  # the store itself is among them
+    for token in TOKENS.values():
+        assert not any(token in answer for answer in answers)
+        assert not any(token.encode() in content for content in files)
+
+
+def test_a_prompt_without_tokens_has_none_of_another(client: httpx.Client) -> None:
+    paid(client, refused=False)
+    made = client.post("/prompt", json={"prompt": showing("Paid", refused=False, invoice=2)}).json()["prompt_id"]
+    none = hashlib.sha256(b"None").hexdigest()[:12]
+    assert ended(client, made)["outputs"]["2"]["text"][0] == f"{none}/{none}/None"
+
+
+@pytest.mark.parametrize("token", [5, ["x"], {"a": 1}, True])
+def test_a_token_that_is_no_text_is_refused(client: httpx.Client, token: Any) -> None:
+    body = {"prompt": showing("Paid", refused=False, invoice=3), "extra_data": {"api_key_comfy_org": token}}
+    answer = client.post("/prompt", json=body)
+    assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request"
 
 
 def test_old_nodes_are_replaced_before_they_are_judged(client: httpx.Client) -> None:

@@ -31,6 +31,7 @@ class Context:
         self.kept: dict[type, Any] = {Registry: registry}
         self.client_id = ""
         self.attempt = 1
+        self.secrets: dict[str, str] = {}
         self.cancelled = False
         self.between: Callable[[Context], None] | None = None
         self.told: list[tuple[int, int, str, str, dict[str, float]]] = []

@@ -1,5 +1,6 @@
 """A pack as utility packs are: wildcard types, state, messages, hidden inputs, choices from folders."""
 
+import hashlib
 import os
 
 import folder_paths
@@ -147,7 +148,33 @@ async def hello(request):
     return web.json_response({"hello": request.match_info["name"], "loud": request.query.get("loud")})
 
 
+class Paid:
+    """Asks for what pays for a service elsewhere, and quotes it when it is refused."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {"refused": ("BOOLEAN", {"default": False}), "invoice": ("INT", {"default": 0})},
+            "hidden": {
+                "auth_token": "AUTH_TOKEN_COMFY_ORG",
+                "api_key": "API_KEY_COMFY_ORG",
+                "source": "COMFY_USAGE_SOURCE",
+            },
+        }
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "pay"
+    CATEGORY = "utility"
+
+    def pay(self, refused, invoice, auth_token=None, api_key=None, source=None):
+        if refused:
+            raise RuntimeError(f"the service refused {auth_token} and {api_key}")
+        known = (hashlib.sha256(str(one).encode()).hexdigest()[:12] for one in (auth_token, api_key))
+        return ("/".join([*known, str(source)]),)
+
+
 NODE_CLASS_MAPPINGS = {
+    "Paid": Paid,
     "Counter": Counter,
     "FileChooser": FileChooser,
     "ShowAnything": ShowAnything,

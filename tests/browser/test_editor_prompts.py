@@ -1,0 +1,165 @@
+"""The official editor and this studio make the same prompts of workflows.
+
+With EASEL_RECORD=1 what the editor says is written to tests/graph/data/editor_prompts.json, which quick tests read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Route
+
+from tests.browser.conftest import Studio, until
+from tests.graph.editor_graphs import TOYS, random_workflow
+
+pytestmark = [pytest.mark.browser]
+RECORDS = Path(__file__).parents[1] / "graph" / "data" / "editor_prompts.json"
+SEEDS = range(1000, 1060)
+HELPERS = """() => {
+  window.add = (type, values = {}, graph = app.rootGraph) => {
+    const node = LiteGraph.createNode(type);
+    graph.add(node);
+    for (const [name, value] of Object.entries(values)) {
+      const widget = node.widgets.find((one) => one.name === name);
+      widget.value = value;
+      widget.callback?.(value);
+    }
+    return node;
+  };
+  window.link = (from, slot, to, name) => from.connect(slot, to, to.inputs.findIndex((one) => one.name === name));
+  window.clean = () => app.loadGraphData({ nodes: [], links: [], groups: [], version: 0.4 }, true, false);
+  window.load = async (workflow) => {
+    await app.loadGraphData(workflow, true, false);
+    return JSON.stringify((await app.graphToPrompt()).output);
+  };
+  window.taken = async () => {
+    const { output, workflow } = await app.graphToPrompt();
+    return JSON.stringify({ workflow, prompt: output });
+  };
+}"""
+# How each workflow is built in the editor.
+BUILT = {
+    "a chain": """const e = add('EmptyImage', { width: 32 }), i = add('ImageInvert'), s = add('SaveImage');
+        link(e, 0, i, 'image'); link(i, 0, s, 'images'); s.title = 'My pictures'""",
+    "a seed and its control": """add('KSampler', { seed: 5, control_after_generate: 'increment', denoise: 0.5 });
+        add('SaveImage')""",
+    "a list that grows": """const e = add('EmptyImage'), g = add('ToyGrow', { label: 'hello', after: 9 });
+        link(e, 0, g, 'images.image0'); link(e, 0, g, 'images.image1'); link(g, 0, add('PreviewImage'), 'images')""",
+    "a list of texts": """const t = add('ToyTexts', { 'texts.text0': 'first', 'texts.text1': 'second', after: 9 });
+        link(t, 0, add('PreviewAny'), 'source')""",
+    "a choice with values": "add('ToyCombo', { before: 7, 'mode.width': 100, after: 8 })",
+    "a choice with a socket": """const e = add('EmptyImage');
+        link(e, 0, add('ToyCombo', { before: 7, mode: 'scale', 'mode.by': 1.5, after: 8 }), 'mode.image')""",
+    "a choice in a choice": "add('ToyCombo', { before: 7, mode: 'nested', 'mode.inner.seed': 55, after: 8 })",
+    "all kinds of widgets": "add('ToyWidgets', { seed: 11, text: 'a {x|x} // c', choice: 'b' })",
+    "an upload": """const u = add('ToyUpload', { image: 'b.png', channel: 'red', more: 'zz' });
+        link(u, 0, add('PreviewImage'), 'images')""",
+    "what a widget starts with": "add('ToyStart')",
+    "a primitive": """const p = add('PrimitiveNode'), k = add('KSampler', { seed: 5 }), l = add('EmptyLatentImage');
+        link(p, 0, k, 'steps'); p.widgets[0].value = 33; link(l, 0, k, 'latent_image')""",
+    "a widget that is linked": """const i = add('PrimitiveInt', { value: 12 }), e = add('EmptyImage');
+        link(i, 0, e, 'width'); link(i, 0, e, 'height'); link(e, 0, add('PreviewImage'), 'images')""",
+    "a loop": """const st = add('StartLoop', { mode: 'For', 'mode.max_iteration': 6, cache_iterations: true }),
+        en = add('EndLoop', { accumulate: true }), s = add('PreviewAny');
+        link(st, 0, en, 'output_value'); link(st, 4, en, 'next_iteration_value');
+        link(st, 1, en, 'terminations.termination0'); link(st, 2, en, 'terminations.termination1');
+        link(en, 0, s, 'source')""",
+    "a loop over a list in a loop": """const n = add('PrimitiveInt', { value: 3 }), a = add('StartLoop'),
+        b = add('StartLoop', { mode: 'List' }), x = add('EndLoop'), y = add('EndLoop', { accumulate: true });
+        link(n, 0, b, 'mode.list'); link(a, 0, b, 'parent_iteration'); link(b, 3, x, 'output_value');
+        link(x, 0, y, 'output_value'); link(y, 0, add('PreviewAny'), 'source')""",
+    "muted": """const l = add('EmptyLatentImage'), k = add('KSampler'), v = add('VAEDecode');
+        link(l, 0, k, 'latent_image'); link(k, 0, v, 'samples'); link(v, 0, add('PreviewImage'), 'images');
+        l.mode = 2""",
+    "bypassed": """const e = add('EmptyImage'), i = add('ImageInvert'), j = add('ImageScale'), s = add('PreviewImage');
+        link(e, 0, i, 'image'); link(i, 0, j, 'image'); link(j, 0, s, 'images'); i.mode = 4; j.mode = 4""",
+    "reroutes of both kinds": """const e = add('EmptyImage'), r = add('Reroute'), i = add('ImageInvert'),
+        s = add('PreviewImage'); link(e, 0, r, ''); link(r, 0, i, 'image'); const l = link(i, 0, s, 'images');
+        app.rootGraph.createReroute([300, 300], l)""",
+    "notes and groups": """add('Note'); add('MarkdownNote'); const g = new LiteGraph.LGraphGroup('Group');
+        app.rootGraph.add(g); link(add('EmptyImage'), 0, add('PreviewImage'), 'images')""",
+    "a subgraph": """const e = add('EmptyImage', { color: 7 }), i = add('ImageInvert'),
+        s = add('ImageScale', { width: 64 }), p = add('PreviewImage'); link(e, 0, i, 'image');
+        link(i, 0, s, 'image'); link(s, 0, p, 'images');
+        app.rootGraph.convertToSubgraph(new Set([i, s]))""",
+    "a subgraph with its own values": """const e = add('EmptyImage', { color: 7 }),
+        s = add('ImageScale', { width: 64 }), p = add('PreviewImage'); link(e, 0, s, 'image'); link(s, 0, p, 'images');
+        const { node } = app.rootGraph.convertToSubgraph(new Set([s])), inner = node.subgraph.nodes[0];
+        for (const name of ['width', 'upscale_method']) {
+          const rim = node.subgraph.addInput(name, name === 'width' ? 'INT' : 'COMBO');
+          rim.connect(inner.inputs.find((one) => one.name === name), inner);
+        }
+        node.widgets.find((one) => one.name === 'width').value = 99;
+        node.widgets.find((one) => one.name === 'upscale_method').value = 'lanczos'""",
+    "a text of a subgraph": """const t = add('CLIPTextEncode', { text: 'inside {a|a} // c' }), k = add('KSampler');
+        link(t, 0, k, 'positive');
+        const { node } = app.rootGraph.convertToSubgraph(new Set([t])), inner = node.subgraph.nodes[0];
+        const rim = node.subgraph.addInput('text', 'STRING');
+        rim.connect(inner.inputs.find((one) => one.name === 'text'), inner);
+        node.widgets.find((one) => one.name === 'text').value = 'outside {b|b} /* c */'""",
+    "a value for several inside": """const a = add('EmptyImage', { width: 11 }), b = add('EmptyImage', { width: 22 }),
+        p = add('PreviewAny'), q = add('PreviewAny'); link(a, 0, q, 'source');
+        const { node } = app.rootGraph.convertToSubgraph(new Set([a, b, p])), inside = node.subgraph.nodes;
+        const rim = node.subgraph.addInput('width', 'INT'), to = (place, name) =>
+          rim.connect(inside[place].inputs.find((one) => one.name === name), inside[place]);
+        to(0, 'width'); to(1, 'width'); to(2, 'source')""",
+    "a subgraph in a subgraph": """const e = add('EmptyImage'), i = add('ImageInvert'), j = add('ImageInvert'),
+        p = add('PreviewImage'); link(e, 0, i, 'image'); link(i, 0, j, 'image'); link(j, 0, p, 'images');
+        const { node } = app.rootGraph.convertToSubgraph(new Set([i]));
+        app.rootGraph.convertToSubgraph(new Set([node, j]))""",
+}
+
+
+@pytest.fixture(scope="module")
+def editor(chromium: Browser, studio: Studio) -> Iterator[Page]:
+    """The editor alone, with the toys among its nodes."""
+    page = chromium.new_context(locale="en-US").new_page()
+    page.set_default_timeout(60_000)
+
+    def with_toys(route: Route) -> None:
+        route.fulfill(json={**route.fetch().json(), **TOYS})
+
+    page.route("**/api/object_info", with_toys)
+    page.goto(f"{studio.url}/comfy/")
+    until(
+        lambda: page.evaluate("Boolean(window.LiteGraph?.registered_node_types?.ToyGrow && window.app?.rootGraph)"), 60
+    )
+    page.wait_for_timeout(1000)
+    page.evaluate(HELPERS)
+    yield page
+    page.context.close()
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Iterator[dict[str, Any]]:
+    """What is recorded; with EASEL_RECORD=1 an empty table that is written at the end."""
+    if not os.environ.get("EASEL_RECORD"):
+        yield json.loads(RECORDS.read_text(encoding="utf-8"))
+        return
+    table: dict[str, Any] = {}
+    yield table
+    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(table[name], separators=(',', ':'))}" for name in table)
+    RECORDS.write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", list(BUILT))
+def test_what_is_built_in_the_editor_gives_the_recorded_prompt(
+    editor: Page, recorded: dict[str, Any], name: str
+) -> None:
+    editor.evaluate("clean()")
+    taken = json.loads(editor.evaluate(f"async () => {{ {BUILT[name]}; return await taken(); }}"))
+    recorded.setdefault(name, taken)
+    assert taken["prompt"] == recorded[name]["prompt"]
+    assert json.loads(editor.evaluate("(workflow) => load(workflow)", recorded[name]["workflow"])) == taken["prompt"]
+
+
+def test_random_graphs_give_the_recorded_prompts(editor: Page, recorded: dict[str, Any]) -> None:
+    for seed in SEEDS:
+        prompt = json.loads(editor.evaluate("(workflow) => load(workflow)", random_workflow(seed)))
+        recorded.setdefault(f"random {seed}", {"seed": seed, "prompt": prompt})
+        assert prompt == recorded[f"random {seed}"]["prompt"], seed

@@ -57,16 +57,6 @@ def live(specs: Mapping[str, Spec], given: Mapping[str, Any]) -> dict[str, Live]
     return found
 
 
-def brought(name: str, written: Any, chosen: Any) -> list[tuple[str, Any]]:
-    """What the choice `chosen` of a dynamic combo brings: [(flat name, [type, options])]; nothing for other inputs."""
-    spec = Spec.of(written, True)
-    if spec.kind != DYNAMIC_COMBO:
-        return []
-    groups = next((o.get("inputs") or {} for o in spec.options.get("options") or () if o["key"] == chosen), {})
-    inner = ((groups.get(group) or {}).items() for group in ("required", "optional"))
-    return [(f"{name}.{own}", one) for items in inner for own, one in items]
-
-
 def nested(dynamic: Iterable[str], inputs: Mapping[str, Live], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments as a node takes them. `dynamic` are its dynamic inputs; each is a dict in the order of its slots, if an
     empty one."""

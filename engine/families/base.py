@@ -90,6 +90,7 @@ class FamilySpec:
     architecture: str  # modelspec.architecture, "stable-diffusion-v1"
     base_model_version: str  # ss_base_model_version, "sd_v1"
     family_class: str  # "engine.families.sd1:SD1", imported in the worker
+    text_widths: tuple[int, int]  # of a token's encoding and of the pooled text, as its makers have them
     clip_types: tuple[str, ...] = ()  # `type` of CLIPLoader and DualCLIPLoader that may mean this family
     implementation: str = "sgm"  # modelspec.implementation: whose names its files have
     joint_attention: bool = (
@@ -258,6 +259,10 @@ class Family(Protocol):
         allow_pickle: bool = False,
     ) -> Clip:
         """Text encoders alone in files, in any order."""
+        ...
+
+    def text_widths(self, model: Model) -> tuple[int, int | None]:
+        """Of a token's encoding and of the pooled text as this model reads them; None where it reads no pooled one."""
         ...
 
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: Prompt) -> TextBatch:

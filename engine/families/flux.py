@@ -48,6 +48,7 @@ SPEC = FamilySpec(
     implementation="https://github.com/black-forest-labs/flux",
     base_model_version="flux1",
     family_class="engine.families.flux:Flux",
+    text_widths=(4096, 768),
     clip_types=("flux",),
     joint_attention=True,
 )
@@ -159,6 +160,8 @@ class Flux(DitFamily):
         the method that places them."""
         import torch
 
+        from engine.families.parts.concat import checked
+
         found: dict[str, torch.Tensor] = {}
         guidance = options.get("guidance", GUIDANCE)
         if guidance is not None and model.config["guidance_embeds"]:
@@ -168,7 +171,7 @@ class Flux(DitFamily):
             found["concat"] = concat
         references = options.get("reference_latents") or ()
         for number, reference in enumerate(references):
-            found[f"reference_{number}"] = (reference.float() - model.latent.shift) * model.latent.scale
+            found[f"reference_{number}"] = (checked(reference, model).float() - model.latent.shift) * model.latent.scale
         if references:
             method = METHODS[options.get("reference_latents_method", "offset")]
             found["reference_method"] = torch.tensor([PLACES.index(method)])
@@ -210,7 +213,7 @@ class Flux(DitFamily):
         """(batch, more, h, w) of the picture beside the latent and, in Fill, 64 channels of its mask."""
         import torch
 
-        from engine.families.parts.concat import fitted, mask_in_cells, repeat_to
+        from engine.families.parts.concat import checked, fitted, mask_in_cells, repeat_to
 
         channels = _seen(model) // 4
         own = model.latent.channels
@@ -218,7 +221,10 @@ class Flux(DitFamily):
             return None
         height, width = latent.shape[-2:]
         image = options.get("concat_latent_image")
-        image = torch.zeros(1, own, height, width) if image is None else fitted(image.float().cpu(), height, width)
+        if image is None:
+            image = torch.zeros(1, own, height, width)
+        else:
+            image = fitted(checked(image, model).float().cpu(), height, width)
         image = (image - model.latent.shift) * model.latent.scale
         if channels <= 2 * own:
             return image

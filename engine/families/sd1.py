@@ -21,6 +21,7 @@ SPEC = FamilySpec(
     architecture="stable-diffusion-v1",
     base_model_version="sd_v1",
     family_class="engine.families.sd1:SD1",
+    text_widths=(768, 768),
     clip_types=("stable_diffusion",),
 )
 KIND = UNetKind(

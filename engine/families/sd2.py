@@ -22,6 +22,7 @@ SPEC = FamilySpec(
     architecture="stable-diffusion-v2-512",
     base_model_version="sd_v2",
     family_class="engine.families.sd2:SD2",
+    text_widths=(1024, 1024),
     clip_types=("stable_diffusion",),
 )
 # A norm's bias in the last block spreads by less than this in Stability's models that predict eps, by more in those

@@ -41,6 +41,7 @@ SPEC = FamilySpec(
     architecture="stable-diffusion-3-medium",
     base_model_version="sd3",
     family_class="engine.families.sd3:SD3",
+    text_widths=(4096, 2048),
     clip_types=("sd3",),
     joint_attention=True,
 )

@@ -32,6 +32,7 @@ SPEC = FamilySpec(
     architecture="stable-diffusion-xl-v1-base",
     base_model_version="sdxl_base_v1-0",
     family_class="engine.families.sdxl:SDXL",
+    text_widths=(2048, 1280),
     clip_types=("sdxl",),
 )
 VAE = {"norm_num_groups": 32, "scaling_factor": LATENT.scale}
@@ -63,6 +64,7 @@ detect_vae, detect_clip = KIND.detect_vae, KIND.detect_clip
 
 class SDXL(UNetFamily):
     kind = KIND
+    told = 6
 
     def extra_conditions(
         self, model: Model, pooled: torch.Tensor | None, options: Mapping[str, Any], latent: torch.Tensor

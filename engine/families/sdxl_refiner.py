@@ -26,6 +26,7 @@ SPEC = FamilySpec(
     architecture="stable-diffusion-xl-v1-refiner",
     base_model_version="sdxl_refiner_v1-0",
     family_class="engine.families.sdxl_refiner:SDXLRefiner",
+    text_widths=(1280, 1280),
     clip_types=("stable_diffusion",),
 )
 KIND = UNetKind(
@@ -42,6 +43,7 @@ SCORES = {"positive": 6.0, "negative": 2.5}  # that a prompt asks for without a 
 
 class SDXLRefiner(UNetFamily):
     kind = KIND
+    told = 5
 
     def extra_conditions(
         self, model: Model, pooled: torch.Tensor | None, options: Mapping[str, Any], latent: torch.Tensor

@@ -20,6 +20,7 @@ from engine.sampling.control import ActingControls, Hints, controls_of
 from engine.sampling.guidance import Conditioning, Guided
 from engine.sampling.guiders import Guider
 from engine.sampling.hooks import acting_hooks, hooks_of
+from engine.sampling.prompts import check_prompts
 
 # Room for the activations, per number in a latent and side of the guidance. An estimate: 0.65 GB for SD 1.5 at 512 px.
 WORKING_BYTES = 20_000
@@ -44,6 +45,8 @@ def guided(
     model, now = guider.model, Now()
     schedule = schedule_of(model)
     controls = controls_of(model, guider.sides)
+    for conditioning in guider.sides:
+        check_prompts(model, conditioning)
     working = len(guider.sides) * latent.numel() * WORKING_BYTES + made_bytes(model.adapters, model.modules)
     hints = Hints(models, controls)
     hints.prepare(latent.shape[-2], latent.shape[-1])
@@ -56,6 +59,7 @@ def guided(
         placed = latent.to(leased.device)
 
         def read(conditioning: Conditioning, side: int = 1) -> list[Condition]:
+            check_prompts(model, conditioning)  # those of patches as well
             about: dict[str, Any] = {"prompt_type": "negative" if side else "positive"}
             masked = {} if noise_mask is None else {"noise_mask": noise_mask}
 

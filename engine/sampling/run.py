@@ -31,8 +31,8 @@ class NotANumber(GraphError):
 
 
 class WrongChannels(GraphError):
-    en = "The latent has {got} channels, but {model} works on {need}. Use an empty latent or VAE of that model family."
-    zh = "潜变量有 {got} 个通道，但 {model} 需要 {need} 个。请使用该模型系列的空潜变量或 VAE。"
+    en = "The latent has {got} channels, but {model} is {title} and works on {need}. Use the VAE of {title}."
+    zh = "潜变量有 {got} 个通道，但 {model} 是 {title}，需要 {need} 个。请使用 {title} 的 VAE。"
 
 
 class WrongShape(GraphError):
@@ -117,5 +117,5 @@ def fit_channels(latent: Tensor, model: Model) -> Tensor:
     if latent.shape[1] == need:
         return latent
     if latent.any():
-        raise WrongChannels(got=latent.shape[1], need=need, model=model.ref.title)
+        raise WrongChannels(got=latent.shape[1], need=need, model=model.ref.title, title=model.family.spec.title)
     return latent.new_zeros((latent.shape[0], need, *latent.shape[2:]))

@@ -36,8 +36,14 @@ class NoLora(FileError):
 
 
 class LoraOfOtherModel(FileError):
-    en = "{path} does not fit this model: {reason}. The LoRA is for {family}; use a checkpoint of that kind."
-    zh = "{path} 与此模型不匹配：{reason}。该 LoRA 适用于{family}，请使用对应类型的检查点。"
+    en = (
+        "{path} does not fit this model: {reason}. The LoRA is for {family}, the model is {model}. Use a LoRA for "
+        "{model}, or a checkpoint that this one is for."
+    )
+    zh = (
+        "{path} 与此模型不匹配：{reason}。该 LoRA 适用于 {family}，而模型是 {model}。"
+        "请使用适用于 {model} 的 LoRA，或使用该 LoRA 所对应的检查点。"
+    )
 
 
 class UnsupportedAdapter(FileError):
@@ -133,10 +139,12 @@ def match(
     tables: Mapping[str, Table],
     shapes: Mapping[str, Mapping[str, Shape]],
     family: str,
+    model: str,
     growing: Container[str] = (),
 ) -> tuple[dict[str, dict[Target, dict[Matrix, str]]], tuple[str, ...]]:
     """Which tensors are which matrix of which module, by name and shape alone: ({part: {target: {matrix: tensor}}},
-    names that fit nothing). `family` is who the file seems to be for, in words.
+    names that fit nothing). `family` is who the file seems to be for, `model` what is to use it, in
+    words.
 
     Raises NoLora, LoraOfOtherModel.
     """
@@ -152,10 +160,12 @@ def match(
     if not is_lora(header):
         raise NoLora(path=header.path, count=len(header.tensors), name=next(iter(header.tensors), ""))
     if not any(found.values()):
-        raise LoraOfOtherModel(path=header.path, reason=f"it has no module called '{unmatched[0]}'", family=family)
+        raise LoraOfOtherModel(
+            path=header.path, reason=f"it has no module called '{unmatched[0]}'", family=family, model=model
+        )
     for part, targets in found.items():
         for target, matrices in targets.items():
-            _check(header, target, matrices, shapes[part], family, growing)
+            _check(header, target, matrices, shapes[part], family, model, growing)
     return found, tuple(unmatched)
 
 
@@ -164,6 +174,7 @@ def read_lora(
     tables: Mapping[str, Table],
     shapes: Mapping[str, Mapping[str, Shape]],
     family: str,
+    model: str,
     growing: Container[str] = (),
 ) -> LoraFile:
     """The whole file, its matrices in float32 on the host. growing: modules that a low-rank pair may give more inputs.
@@ -173,7 +184,7 @@ def read_lora(
     from engine.weights.adapter_entries import entry_of, piece_of
     from engine.weights.load import read_tensors
 
-    found, unmatched = match(header, tables, shapes, family, growing)
+    found, unmatched = match(header, tables, shapes, family, model, growing)
     names = [name for targets in found.values() for matrices in targets.values() for name in matrices.values()]
     tensors = read_tensors(header, names, torch.float32)
     entries: dict[str, dict[str, LoraEntry | ModuleChange]] = {part: {} for part in found}
@@ -200,13 +211,14 @@ def _check(
     matrices: Mapping[Matrix, str],
     shapes: Mapping[str, Shape],
     family: str,
+    model: str,
     growing: Container[str],
 ) -> None:
     kinds = kinds_of(matrices.keys())
     half = next((kind for kind in kinds if missing_half(kind, matrices.keys())), None)
     if half or not kinds:
         present = next(iter(matrices.values()))
-        raise LoraOfOtherModel(path=header.path, reason=f"'{present}' has no other half", family=family)
+        raise LoraOfOtherModel(path=header.path, reason=f"'{present}' has no other half", family=family, model=model)
     module = target if isinstance(target, str) else target[0].module
     shape = shapes[module] if isinstance(target, str) else (_height(target), *shapes[module][1:])
     if module in growing and "down" in matrices:
@@ -218,7 +230,7 @@ def _check(
         if not fits(kind, own, shape):
             first = next(name for matrix, name in matrices.items() if kinds_of({matrix}) == [kind])
             reason = f"'{module}' is {in_words(shape)}, but '{first}' and its partners are {own}"
-            raise LoraOfOtherModel(path=header.path, reason=reason, family=family)
+            raise LoraOfOtherModel(path=header.path, reason=reason, family=family, model=model)
 
 
 def _height(pieces: tuple[Piece, ...]) -> int:

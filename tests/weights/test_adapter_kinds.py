@@ -20,7 +20,7 @@ SHAPES: dict[str, tuple[int, ...]] = {"linear": (12, 8), "conv": (6, 4, 3, 3), "
 def read(tmp_path: Path, tensors: dict[str, Tensor], table: Any = None) -> LoraFile:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "a.safetensors")
     names = table or {f"lora_unet_{m}": m for m in SHAPES} | {f"base_model.model.{m}": m for m in SHAPES}
-    return read_lora(read_header(tmp_path / "a.safetensors"), {"denoiser": names}, {"denoiser": SHAPES}, "it")
+    return read_lora(read_header(tmp_path / "a.safetensors"), {"denoiser": names}, {"denoiser": SHAPES}, "it", "it")
 
 
 def changed(lora: LoraFile, module: str, weight: Tensor, strength: float = 1.0) -> Tensor:
@@ -131,7 +131,7 @@ def test_boft_is_a_product_of_turns_of_other_rows(tmp_path: Path):
     def changed_by(blocks: Tensor, strength: float = 1.0) -> Tensor:
         save_file({"q.oft_blocks": blocks.contiguous()}, tmp_path / "b.safetensors")
         header = read_header(tmp_path / "b.safetensors")
-        entry = read_lora(header, {"d": {"q": "big"}}, {"d": {"big": (16, 8)}}, "it").entries["d"]["big"]
+        entry = read_lora(header, {"d": {"q": "big"}}, {"d": {"big": (16, 8)}}, "it", "it").entries["d"]["big"]
         return made(entry, weight, strength)
 
     torch.testing.assert_close(changed_by(blocks).norm(), weight.norm())
@@ -189,9 +189,9 @@ def test_a_module_of_some_rows_gets_its_rows(tmp_path: Path, kind: str):
     tensors = {f"q.{name}": tensor for name, tensor in kinds[kind].items()}
     save_file(tensors, tmp_path / "a.safetensors")
     header = read_header(tmp_path / "a.safetensors")
-    whole = read_lora(header, {"d": {"q": "all"}}, {"d": {"all": (24, 8)}}, "it").entries["d"]["all"]
+    whole = read_lora(header, {"d": {"q": "all"}}, {"d": {"all": (24, 8)}}, "it", "it").entries["d"]["all"]
     table = {"d": {"q": (Piece("some", ranges),)}}
-    part = read_lora(header, table, {"d": {"some": (12, 8)}}, "it").entries["d"]["some"]
+    part = read_lora(header, table, {"d": {"some": (12, 8)}}, "it", "it").entries["d"]["some"]
     rows = torch.cat([weight[:6], weight[18:]])
     expected = made(whole, weight)
     torch.testing.assert_close(made(part, rows), torch.cat([expected[:6], expected[18:]]))
@@ -213,6 +213,7 @@ def test_what_ties_rows_together_cannot_be_taken_apart(tmp_path: Path):
             header,
             {"d": {"q": (Piece("some", ((0, 12),)), Piece("rest", ((12, 24),)))}},
             {"d": {"some": (12, 8)}},
+            "it",
             "it",
         )
 

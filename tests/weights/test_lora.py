@@ -73,7 +73,7 @@ DIALECTS: dict[str, tuple[Callable[[str], str], tuple[str, str]]] = {
 def test_every_dialect_of_the_unet_names_the_module(tmp_path: Path, dialect: str, module: str):
     name, (down, up) = DIALECTS[dialect]
     shape = SHAPES["denoiser"][module]
-    lora = read_lora(write(tmp_path / "a.safetensors", pair(name(module), down, up, shape)), TABLES, SHAPES, "it")
+    lora = read_lora(write(tmp_path / "a.safetensors", pair(name(module), down, up, shape)), TABLES, SHAPES, "it", "it")
     assert list(lora.entries["denoiser"]) == [module] and not lora.unmatched
     entry = lora.entries["denoiser"][module]
     assert (tuple(entry.down.shape), entry.up.shape[0], entry.scale) == ((2, *shape[1:]), shape[0], 1.0)
@@ -88,7 +88,7 @@ def test_every_dialect_of_the_unet_names_the_module(tmp_path: Path, dialect: str
 )
 def test_old_attention_processors_name_the_module(tmp_path: Path, module: str, name: str):
     header = write(tmp_path / "a.safetensors", pair(name, *OLD, SHAPES["denoiser"][module]))
-    assert list(read_lora(header, TABLES, SHAPES, "it").entries["denoiser"]) == [module]
+    assert list(read_lora(header, TABLES, SHAPES, "it", "it").entries["denoiser"]) == [module]
 
 
 @pytest.mark.parametrize(
@@ -104,44 +104,44 @@ def test_old_attention_processors_name_the_module(tmp_path: Path, module: str, n
 )  # fmt: skip
 def test_every_dialect_of_the_text_encoder_names_the_module(tmp_path: Path, prefix: str, suffixes: tuple[str, str]):
     header = write(tmp_path / "a.safetensors", pair(prefix, *suffixes, (32, 32)))
-    assert list(read_lora(header, TABLES, SHAPES, "it").entries["text_encoder"]) == [TEXT]
+    assert list(read_lora(header, TABLES, SHAPES, "it", "it").entries["text_encoder"]) == [TEXT]
 
 
 def test_alpha_over_rank_scales(tmp_path: Path):
     tensors = pair(f"lora_unet_{flat(Q)}", *KOHYA, (8, 8), rank=4)
     tensors = {name: torch.ones(shape) for name, shape in tensors.items()}
     save_file({**tensors, f"lora_unet_{flat(Q)}.alpha": torch.tensor(2.0)}, tmp_path / "a.safetensors")
-    entry = read_lora(read_header(tmp_path / "a.safetensors"), TABLES, SHAPES, "it").entries["denoiser"][Q]
+    entry = read_lora(read_header(tmp_path / "a.safetensors"), TABLES, SHAPES, "it", "it").entries["denoiser"][Q]
     assert (entry.alpha, entry.scale) == (2.0, 0.5)
 
 
 def test_what_fits_nothing_is_reported(tmp_path: Path):
     stranger = pair("lora_unet_some_other_module", *KOHYA, (8, 8))
     header = write(tmp_path / "a.safetensors", {**pair(f"lora_unet_{flat(Q)}", *KOHYA, (8, 8)), **stranger})
-    assert set(read_lora(header, TABLES, SHAPES, "it").unmatched) == set(stranger)
+    assert set(read_lora(header, TABLES, SHAPES, "it", "it").unmatched) == set(stranger)
 
 
 def test_a_lora_of_which_nothing_fits_is_refused_by_family(tmp_path: Path):
     header = write(tmp_path / "a.safetensors", pair("lora_unet_double_blocks_0_img_attn_qkv", *KOHYA, (8, 8)))
-    with pytest.raises(LoraOfOtherModel, match=r"is for Flux\.1"):
-        read_lora(header, TABLES, SHAPES, "Flux.1")
+    with pytest.raises(LoraOfOtherModel, match=r"is for Flux\.1, the model is SDXL"):
+        read_lora(header, TABLES, SHAPES, "Flux.1", "SDXL")
 
 
 def test_a_lora_of_other_sizes_is_refused(tmp_path: Path):
     header = write(tmp_path / "a.safetensors", pair(f"lora_unet_{flat(Q)}", *KOHYA, (64, 64)))
     with pytest.raises(LoraOfOtherModel, match="8 x 8"):
-        read_lora(header, TABLES, SHAPES, "it")
+        read_lora(header, TABLES, SHAPES, "it", "it")
 
 
 def test_half_a_pair_is_refused(tmp_path: Path):
     header = write(tmp_path / "a.safetensors", {f"lora_unet_{flat(Q)}.lora_down.weight": (2, 8)})
     with pytest.raises(LoraOfOtherModel, match="no other half"):
-        read_lora(header, TABLES, SHAPES, "it")
+        read_lora(header, TABLES, SHAPES, "it", "it")
 
 
 def test_a_checkpoint_is_no_lora(tmp_path: Path):
     with pytest.raises(NoLora):
-        read_lora(write(tmp_path / "a.safetensors", {"model.diffusion_model.x": (1,)}), TABLES, SHAPES, "it")
+        read_lora(write(tmp_path / "a.safetensors", {"model.diffusion_model.x": (1,)}), TABLES, SHAPES, "it", "it")
 
 
 def test_kohyas_name_comes_back_to_its_module():

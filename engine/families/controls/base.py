@@ -27,13 +27,16 @@ Residuals = Mapping[str, Sequence["torch.Tensor"]]
 
 
 class NotAControlNet(FileError):
-    en = "{path} is not a ControlNet that is known here: it seems to be {seems}. {remedy}"
-    zh = "{path} 不是此处已知的 ControlNet：它看起来是 {seems}。{remedy}"
+    en = (
+        "{path} is not a ControlNet that is known here: it seems to be {seems}. Choose a ControlNet or T2I adapter for "
+        "{known}."
+    )
+    zh = "{path} 不是此处已知的 ControlNet：它看起来是 {seems}。请选择适用于 {known} 的 ControlNet 或 T2I 适配器。"
 
 
 class ControlOfOtherModel(GraphError):
-    en = "{net} is for {needs}, but {model} is {title}. Use a ControlNet of that model family."
-    zh = "{net} 适用于 {needs}，而 {model} 是 {title}。请使用该模型系列的 ControlNet。"
+    en = "{net} is for {needs}, but {model} is {title}. Use a ControlNet for {title}, or a model that {net} is for."
+    zh = "{net} 适用于 {needs}，而 {model} 是 {title}。请使用适用于 {title} 的 ControlNet，或使用 {net} 所对应的模型。"
 
 
 class NeedsVae(GraphError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import engine.families.controls
 from engine.families.controls.base import ControlKind, ControlNet, NotAControlNet
+from engine.families.discover import discover
 from engine.weights.identify import identify
 
 if TYPE_CHECKING:
@@ -35,5 +36,6 @@ def load_controlnet(
     if kind is None:
         info = identify(header)
         seems = f"{info.kind}, {info.family_title}" if info.family else info.kind
-        raise NotAControlNet(path=path, seems=seems, remedy="")
+        known = ", ".join(module.SPEC.title for module in discover().values())
+        raise NotAControlNet(path=path, seems=seems, known=known)
     return kind.load(manager, path, base, allow_pickle=allow_pickle)

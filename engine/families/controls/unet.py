@@ -106,9 +106,7 @@ def _kind_of(header: Header, prefix: str) -> UNetKind:
     found = next((kind for kind in known if kind.fits(facts)), None)
     if found is None:
         names = ", ".join(kind.spec.title for kind in known)
-        raise NotAControlNet(
-            path=header.path, seems=f"one for text of width {facts.context}", remedy=f"Known are nets for {names}."
-        )
+        raise NotAControlNet(path=header.path, seems=f"one for text of width {facts.context}", known=names)
     return found
 
 

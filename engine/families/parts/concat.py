@@ -5,7 +5,26 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.errors import GraphError
+from engine.families.base import Model
+
 CELL = 8  # pixels of a mask along a side of a latent cell
+
+
+class PictureOfOtherModel(GraphError):
+    en = (
+        "{model} is {title} and looks at latents of {need} channels, but the picture beside the prompt has {got}. "
+        "Encode it with the VAE of {title}."
+    )
+    zh = "{model} 是 {title}，它查看 {need} 通道的潜变量，但提示词所附图片有 {got} 个通道。请用 {title} 的 VAE 编码。"
+
+
+def checked(picture: Tensor, model: Model) -> Tensor:
+    """A latent that the model is shown beside its own. Raises PictureOfOtherModel."""
+    need, got = model.latent.channels, picture.shape[1]
+    if got != need:
+        raise PictureOfOtherModel(model=model.ref.title, title=model.family.spec.title, need=need, got=got)
+    return picture
 
 
 def fitted(image: Tensor, height: int, width: int) -> Tensor:

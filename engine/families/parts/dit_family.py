@@ -43,6 +43,9 @@ class DitFamily(FileFamily[DitKind]):
     clips: Mapping[str, TextEncoder]  # how its CLIP encoders are read
     loader: str  # the node that loads its text encoders from files
 
+    def text_widths(self, model: Model) -> tuple[int, int | None]:
+        return model.config["joint_attention_dim"], model.config["pooled_projection_dim"]
+
     def load_checkpoint(
         self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = (), *, allow_pickle: bool = False
     ) -> Components:

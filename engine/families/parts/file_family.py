@@ -98,7 +98,7 @@ class FileFamily(Family, Generic[KindT]):
         if clip is not None:
             for part, name, modules in zip(TEXT_PARTS, clip.names, clip.modules, strict=False):
                 tables[part], shapes[part] = self._text_names(clip, name, modules), modules
-        return lora.read_lora(header, tables, shapes, seems, self.growing)
+        return lora.read_lora(header, tables, shapes, seems, self.spec.title, self.growing)
 
     def _lora_header(self, header: Header) -> Header:
         """A LoRA file's header with the names that all others have, where its maker has words of his own."""

@@ -21,7 +21,7 @@ from engine.families.parts.file_family import FileFamily, clip_text
 from engine.families.parts.prompt import text_for
 from engine.families.parts.stored import MODEL_KEYS, StoredPart, about, stored_unet, stored_vae
 from engine.families.parts.text_encoder import ALONE, TextEncoder, kind_of, place_of
-from engine.families.parts.unet_kind import VAE_PREFIXES, UNetFacts, UNetKind, factor_of
+from engine.families.parts.unet_kind import SIZE_EMBEDDING, VAE_PREFIXES, UNetFacts, UNetKind, factor_of
 from engine.weights import keymaps, lora
 from engine.weights.fused import FusedMap
 from engine.weights.header import Header
@@ -38,6 +38,13 @@ ZERO_SNR = "zero_snr"  # in Model.options: trained down to noise alone (arXiv:23
 
 
 class UNetFamily(FileFamily[UNetKind]):
+    told: int = 0  # numbers that go with the pooled text
+
+    def text_widths(self, model: Model) -> tuple[int, int | None]:
+        vector = model.config.get("projection_class_embeddings_input_dim")
+        pooled = None if vector is None else vector - self.told * SIZE_EMBEDDING
+        return model.config["cross_attention_dim"], pooled
+
     def load_checkpoint(
         self, manager: ModelManager, path: Path, embeddings: Sequence[Path] = (), *, allow_pickle: bool = False
     ) -> Components:
@@ -182,17 +189,16 @@ class UNetFamily(FileFamily[UNetKind]):
         all mask, or none."""
         import torch
 
-        from engine.families.parts.concat import fitted, repeat_to
+        from engine.families.parts.concat import checked, fitted, repeat_to
 
         channels, (batch, _, height, width) = model.latent.channels, latent.shape
+        if model.config["in_channels"] == channels:
+            return None
         image, mask = options.get("concat_latent_image"), options.get("concat_mask", options.get("noise_mask"))
         if image is not None:
-            image = repeat_to(fitted(image.to(latent), height, width), batch)
-        match model.config["in_channels"] - channels:
-            case 0:
-                return None
-            case more if more == channels:
-                return torch.zeros_like(latent) if image is None else image
+            image = repeat_to(fitted(checked(image, model).to(latent), height, width), batch)
+        if model.config["in_channels"] == 2 * channels:
+            return torch.zeros_like(latent) if image is None else image
         if mask is None:
             grey = latent.new_tensor(self.kind.grey).view(1, -1, 1, 1)
             return torch.cat([torch.ones_like(latent[:, :1]), grey.expand_as(latent)], dim=1)

@@ -7,8 +7,10 @@ sides of a guidance are lists of prompts; side 0 is what is wanted, 1 what is no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from engine.families.base import Prediction, TextBatch
 from engine.families.controls.base import Control, Residuals
 from engine.families.parts.hook import Hooks
-from engine.families.parts.patch import Acting, Now, Patch, all_acting
+from engine.families.parts.patch import Acting, Around, Evaluation, Now, Patch, all_acting
 from engine.families.parts.schedule import Schedule
 from engine.sampling.conditioning import Condition, meet_areas, share_controls, with_defaults
 from engine.sampling.prediction import PREDICTIONS
@@ -74,6 +76,9 @@ class Guided:
         self.sides = share_controls(meet_areas(sides))
         self.rule = rule
         self.patches = patches
+        self.around_model = [patch.model for patch in patches if patch.model is not None]
+        self.around_rule = [patch.rule for patch in patches if patch.rule is not None]
+        self.aside = False  # whether a patch asks for something of its own
         self.module = module
         self.now = now or Now()
         self.sigmas = sigmas
@@ -84,15 +89,31 @@ class Guided:
         self.hooks = hooks
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        return self.rule(Point(self, x, sigma), any(patch.both_sides for patch in self.patches))[0]
+        both = any(patch.both_sides for patch in self.patches)
+        evaluation = Evaluation("guided", x, sigma, self.sigmas)
+        return _around(self.around_rule, evaluation, lambda: self.rule(Point(self, x, sigma), both)[0])
 
     def with_uncond(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        return self.rule(Point(self, x, sigma), True)
+        if not self.around_rule:
+            return self.rule(Point(self, x, sigma), True)
+        evaluation = Evaluation("guided and negative", torch.cat([x, x]), sigma, self.sigmas)
+        both = _around(self.around_rule, evaluation, lambda: torch.cat(self.rule(Point(self, x, sigma), True)))
+        denoised, uncond = both.chunk(2)
+        return denoised, uncond
 
     def estimates(self, x: Tensor, sigma: float, sides: Sequence[int | None]) -> list[Tensor]:
         """One of each side; zeros for None and for a side that is not there."""
         lists = [self.sides[side] if side is not None and side < len(self.sides) else [] for side in sides]
         return self.weigh(x, sigma, lists, [side or 0 for side in sides])
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Within, a patch asks for something of its own, which is not compared with the run's evaluations."""
+        before, self.aside = self.aside, True
+        try:
+            yield
+        finally:
+            self.aside = before
 
     def weigh(self, x: Tensor, sigma: float, lists: Sequence[list[Condition]], sides: Sequence[int]) -> list[Tensor]:
         """The weighted mean of the denoised latents of each list's conditions; zero where none counts."""
@@ -121,11 +142,17 @@ class Guided:
         text = _cat([c.text_in_area(x) for c in conditions])
         model_input, control = self.parametrisation.input(stacked, sigma), conditions[0].control
         self.hooks(conditions[0].hooks, sigma)
-        if control is None or self.controls is None:
-            output = self.predict(model_input, timesteps, text).to(x)
-        else:
+
+        def answer() -> Tensor:
+            if control is None or self.controls is None:
+                return self.predict(model_input, timesteps, text).to(x)
             residuals = self.controls(control, model_input, timesteps, text, sigma, len(conditions))
-            output = self.predict(model_input, timesteps, text, residuals).to(x)
+            return self.predict(model_input, timesteps, text, residuals).to(x)
+
+        # a prompt's text is read once a run, so that it says which calls are comparable
+        key = tuple((id(condition.text), condition.area) for condition in conditions)
+        around = () if self.aside else self.around_model
+        output = _around(around, Evaluation(key, model_input, sigma, self.sigmas), answer)
         denoised = self.parametrisation.denoised(stacked, output, sigma, timestep)
         return list(denoised.split(x.shape[0]))
 
@@ -199,15 +226,22 @@ class Seen:
         guided = self.point.guided
         if guided.read is None:
             raise ValueError("a patch asks for prompts of its own, but this denoiser was made without a reader")
-        return guided.weigh(self.x, self.sigma, [guided.read(conditioning)], [len(guided.sides)])[0]
+        with guided.asking():
+            return guided.weigh(self.x, self.sigma, [guided.read(conditioning)], [len(guided.sides)])[0]
 
     def again(self, *acting: Acting, x: Tensor | None = None, negative: bool = False) -> Tensor:
         guided = self.point.guided
         side = self.sides[1] if negative else self.sides[0]
         if guided.module is None:
             raise ValueError("a patch acts on the module, but this denoiser was made without one")
-        with all_acting(guided.module, guided.now, acting):
+        with all_acting(guided.module, guided.now, acting), guided.asking():
             return guided.estimates(self.x if x is None else x, self.sigma, [side])[0]
+
+
+def _around(around: Sequence[Around], evaluation: Evaluation, run: Callable[[], Tensor]) -> Tensor:
+    for outer in around:
+        run = partial(outer, evaluation, run)
+    return run()
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ A `Patch` has any of these parts; several stack in their order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +27,20 @@ class Now:
 
 # acting(module, now): hooks on the module within the block
 Acting = Callable[[nn.Module, Now], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Something that is asked at each sigma of a run. key: the same for what is comparable from sigma to sigma."""
+
+    key: Hashable
+    x: Tensor
+    sigma: float
+    sigmas: Sequence[float]  # of the whole run
+
+
+# (evaluation, what makes the answer) -> the answer, of the shape of its x
+Around = Callable[[Evaluation, Callable[[], Tensor]], Tensor]
 
 
 class Guidance(Protocol):
@@ -69,6 +83,8 @@ class Patch:
     """title: what it is, for messages.
 
     acting: on the module, while it runs.
+    model: around each call of the model: its input and what it answers, before that is read as an estimate.
+    rule: around the guided estimate: x and the denoised latent.
     pre: (guidance) -> (cond, uncond) in place of the estimates.
     cfg: (guidance) -> denoised in place of uncond + cfg * (cond - uncond). The last patch that has one counts.
     post: (guidance, denoised) -> denoised, one after another.
@@ -78,6 +94,8 @@ class Patch:
 
     title: str
     acting: Acting | None = None
+    model: Around | None = None
+    rule: Around | None = None
     pre: Callable[[Guidance], tuple[Tensor, Tensor]] | None = None
     cfg: Callable[[Guidance], Tensor] | None = None
     post: Callable[[Guidance, Tensor], Tensor] | None = None

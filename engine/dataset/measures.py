@@ -1,4 +1,4 @@
-"""What is measured once for each picture: a perceptual hash, its mirror's, and sharpness; and which are near copies.
+"""What is measured once for each picture: a perceptual hash, its mirror's, and sharpness.
 
 The hash (pHash, 63 bits of a 32 -> 8 cosine transform) stays within 6 bits for re-saved and rescaled copies. Sharpness,
 the variance of the Laplacian, says something only relative to the other pictures of a set.
@@ -18,7 +18,6 @@ from engine.dataset.records import Picture
 from engine.errors import PictureError
 from engine.progress import ProgressSink, silent
 
-NEAR = 6  # bits
 _SIDE = 32
 _LOOK = 512  # side that sharpness is measured at
 _BATCH = 64
@@ -60,31 +59,6 @@ def sharpness(image: Image.Image) -> float:
         return 0.0
     edges = a[:-2, 1:-1] + a[2:, 1:-1] + a[1:-1, :-2] + a[1:-1, 2:] - 4 * a[1:-1, 1:-1]
     return float(edges.var())
-
-
-def groups(hashes: np.ndarray, mirrored: np.ndarray, near: int = NEAR) -> np.ndarray:
-    """Numbers of groups of near copies, mirrored ones included, for hashes (n,) uint64; -1 where a picture has none.
-
-    Copies of copies are one group.
-    """
-    parent = np.arange(len(hashes))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
-    for start in range(0, len(hashes), 512):
-        rows = hashes[start : start + 512, None]
-        close = np.bitwise_count(rows ^ hashes[None]) <= near
-        close |= np.bitwise_count(rows ^ mirrored[None]) <= near
-        for i, j in zip(*np.nonzero(close), strict=True):
-            a, b = root(start + int(i)), root(int(j))
-            parent[max(a, b)] = min(a, b)
-    roots = np.array([root(i) for i in range(len(hashes))], np.int64)
-    sizes = np.bincount(roots, minlength=len(hashes)) if len(roots) else roots
-    return np.where(sizes[roots] > 1, roots, -1) if len(roots) else roots
 
 
 def _measured(dataset: Dataset, picture: Picture) -> dict[str, Any]:

@@ -10,7 +10,8 @@
     source:wd  source:user         a source with this in its name read it; a person decided or wrote something
     w:>=1024 h:<512 res:<512 ar:>1.5    width, height, shorter side, width / height
     mask:yes crop:no     a mask is drawn on it; it is cut to a part
-    dup:yes  blur:<10              has near copies; in the least sharp 10 % of the measured pictures
+    dup:yes  dup:alternate         has near copies; was said to be an alternate of one
+    blur:<10                       in the least sharp 10 % of the measured pictures
     disagree:>0.3                  share of its tags on which the taggers do not agree
     prose:loops prose:phrases prose:unfinished prose:contradicts    what is wrong with the caption text
     coverage:<0.5          share of the sure tags that the caption text mentions
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.dataset.captions import canonical, matches, pretty
+from engine.dataset.copies import alternates
 from engine.dataset.export import rules_in
 from engine.dataset.lengths import token_counts
 from engine.dataset.prose import Prose, check
@@ -228,10 +230,12 @@ def _marked(kind: Mark) -> Callable[[View, str], np.ndarray]:
 
 
 def _duplicate(view: View, value: str) -> np.ndarray:
-    found = view.near_copies() >= 0
+    if value == "alternate":
+        said = {id for pair in alternates(view.store) for id in pair}
+        return np.array([picture.id in said for picture in view.pictures()], bool)
     if value not in ("yes", "no"):
-        raise _BadValue("write dup:yes or dup:no", "请写成 dup:yes 或 dup:no")
-    return found if value == "yes" else ~found
+        raise _BadValue("write dup:yes, dup:no or dup:alternate", "请写成 dup:yes、dup:no 或 dup:alternate")
+    return (view.near_copies() >= 0) == (value == "yes")
 
 
 def _blur(view: View, value: str) -> np.ndarray:

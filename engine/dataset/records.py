@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Decision = Literal[1, 0, -1]  # yes, none, no
-Mark = Literal[
-    "crop", "mask"
-]  # what a person draws on a picture: (left, top, right, bottom); the name of a mask's file
+# what a person says of a whole picture: (left, top, right, bottom); the name of a mask's file; ids of its alternates
+Mark = Literal["crop", "mask", "alternate"]
 USER = "user"
 GENERAL = "general"
 RATING = "rating"

@@ -21,7 +21,7 @@ from engine.dataset.view import TAGGER, View
 from engine.errors import InputError, NotFound
 from engine.settings import checked
 from engine.workspace import Workspace
-from studio.live import dataset_drawn
+from studio.live import dataset_copies, dataset_drawn
 from studio.live.dataset_drawn import report_json
 from taggers.catalogue import tagger
 
@@ -243,6 +243,8 @@ ACTIONS: dict[str, Action] = {
     "restore": dataset_drawn.restore,
     "restore_all": dataset_drawn.restore_all,
     "vote": dataset_drawn.vote,
+    "better": dataset_copies.better,
+    "alternates": dataset_copies.alternates,
     "remove": _remove,
     "export": _export,
     "import": _import,

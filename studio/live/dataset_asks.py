@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,11 +17,11 @@ from engine.dataset.library import Dataset
 from engine.dataset.view import TAGGER, View
 from engine.errors import InputError
 from engine.workspace import Workspace
+from studio.live import dataset_copies
 from studio.live.dataset_show import HASH_LETTERS, filter_of
 from studio.live.forms import form_of
 
 MOST_ROWS = 200  # of a table
-MOST_GROUPS = 100
 
 Ask = Callable[["Asked"], Any]
 
@@ -82,23 +81,6 @@ def _health(asked: Asked) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in card.findings],
         "unmeasured": int(np.isnan(measured).sum()),
     }
-
-
-def _copies(asked: Asked) -> dict[str, Any]:
-    """Groups of near copies, the largest picture of each first."""
-    found: dict[int, list[Any]] = defaultdict(list)
-    for picture, group in zip(asked.view.pictures(), asked.view.near_copies().tolist(), strict=True):
-        if group >= 0:
-            found[group].append(picture)
-    groups = sorted(found.values(), key=lambda group: group[0].path)
-    rows = [
-        [
-            {"id": p.id, "hash": p.hash[:HASH_LETTERS], "name": p.name, "width": p.width, "height": p.height}
-            for p in sorted(group, key=lambda p: (-p.width * p.height, -p.bytes, p.path))
-        ]
-        for group in groups[:MOST_GROUPS]
-    ]
-    return {"total": len(groups), "groups": rows}
 
 
 def _review(asked: Asked) -> dict[str, Any]:
@@ -188,7 +170,7 @@ def _rules(asked: Asked) -> dict[str, Any]:
 
 ASKS: dict[str, Ask] = {
     "health": _health,
-    "copies": _copies,
+    "copies": lambda asked: dataset_copies.shown(asked.view),
     "review": _review,
     "compare": _compare,
     "history": _history,

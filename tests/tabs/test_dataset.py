@@ -181,7 +181,32 @@ def test_the_check_counts_draws_and_finds(app: App, client: TestClient, pictures
     copies = client.get("/studio/datasets/set/ask/copies").json()
     assert copies["total"] == 1
     assert [row["name"] for row in copies["groups"][0]] == ["large.png", "mirrored.png", "small.png"]
+    assert copies["groups"][0][0]["best"] == ["pixels", "bytes"]
     assert client.get("/studio/datasets/set/ask/nothing").status_code == 400
+
+
+def test_of_near_copies_one_is_better_or_all_are_alternates(app: App, client: TestClient, pictures: list[int]) -> None:
+    stripes = Image.effect_mandelbrot((64, 48), (-2, -1.5, 1, 1.5), 20)
+    for name, size in (("large", (128, 96)), ("middle", (96, 72)), ("small", (64, 48))):
+        buffer = io.BytesIO()
+        stripes.resize(size).save(buffer, "PNG")
+        client.post("/studio/datasets/set/upload", files={"file": (f"{name}.png", buffer.getvalue())})
+    with Library(app.workspace).open("set") as dataset:
+        measure(dataset)
+    rows = lambda words: [row[2] for row in shown(client, words)["pictures"]]  # noqa: E731
+    (group,) = client.get("/studio/datasets/set/ask/copies").json()["groups"]
+    large, middle, small = (row["id"] for row in group)
+    edit(client, "alternates", pictures=[large, small])
+    assert rows("dup:yes") == ["large.png", "middle.png", "small.png"]  # both are copies of the third
+    edit(client, "better", keep=[middle], others=[middle, small])
+    assert rows("dup:yes") == ["large.png", "middle.png"]
+    edit(client, "undo")
+    edit(client, "alternates", pictures=[large, middle, small])
+    assert (rows("dup:yes"), rows("dup:alternate")) == ([], ["large.png", "middle.png", "small.png"])
+    assert client.get("/studio/datasets/set/ask/copies").json() == {"total": 0, "groups": []}
+    assert edit(client, "undo")["event"] == "≠ large.png (3)"
+    assert len(rows("dup:yes")) == 3
+    assert client.post("/studio/datasets/set/better", json={"keep": [], "others": [1]}).status_code == 400
 
 
 def test_captions_go_out_and_come_in_as_one_file(client: TestClient, pictures: list[int]) -> None:

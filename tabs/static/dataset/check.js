@@ -1,6 +1,7 @@
 // The health of a dataset: its figures, what is worth mending with the pictures it is about, near copies, broken files.
 
 import { call, esc, lang, t } from '../easel.js';
+import { copiesHtml, verbs as copyVerbs } from './copies.js';
 
 const asks = async (d) => {
   const [health, copies] = await Promise.all([d.ask('health'), d.ask('copies')]);
@@ -27,14 +28,6 @@ function findingsHtml(findings) {
   return findings.length ? `<section class="ez-card" data-key="findings"><h4>${t('dataset.findings')} (${findings.length})</h4><ul class="ez-list">${findings.map(row).join('')}</ul></section>` : '';
 }
 
-function copiesHtml(d, { total, groups }) {
-  if (!total) return '';
-  const picture = (p, best) => `<figure data-key="${p.id}"><img loading="lazy" src="${d.thumb(p.id, p.hash)}" alt="${esc(p.name)}"><figcaption>${esc(p.name)}<br>${p.width} × ${p.height}${best ? ` · ${t('check.largest')}` : ''}</figcaption></figure>`;
-  const group = (g) => `<li data-key="${g[0].id}">${g.map((p, i) => picture(p, i === 0)).join('')}<button data-act="keepbest" data-ids="${g.slice(1).map((p) => p.id)}">${t('check.keep')}</button></li>`;
-  const all = groups.length > 1 ? `<div class="ez-bar"><button data-act="keepbest" data-ids="${groups.flatMap((g) => g.slice(1).map((p) => p.id))}">${t('check.keepall')}</button></div>` : '';
-  return `<section class="ez-card" data-key="copies"><h4>${t('check.copies', { n: total })}</h4><ul class="ez-groups">${groups.map(group).join('')}</ul>${all}</section>`;
-}
-
 function problemsHtml(problems) {
   const row = (p) => `<li data-key="${esc(p.path)}"><b>${esc(p.path)}</b> ${esc(p[lang()] ?? p.en)}</li>`;
   return problems.length ? `<section class="ez-card" data-key="problems"><h4>${t('dataset.problems')} (${problems.length})</h4><ul class="ez-list">${problems.map(row).join('')}</ul></section>` : '';
@@ -51,7 +44,7 @@ function html(d, answer) {
 
 const verbs = {
   measure: (d) => call('jobs', { kind: 'measure', title: d.name, settings: { dataset: d.name } }),
-  keepbest: (d, button) => d.change('remove', { pictures: button.dataset.ids.split(',').map(Number) }),
+  ...copyVerbs,
 };
 
 export const check = { name: 'check', asks, html, verbs };

@@ -15,50 +15,73 @@ from engine.graph.registry import NodeType
 
 # What the method is called, and the order of its arguments where that is not the order of the inputs.
 METHODS: Mapping[str, tuple[str, Sequence[str]]] = {
-    "KSampler": ("sample", ()),
-    "KSamplerAdvanced": ("sample", ()),
     "VAEDecode": ("decode", ("vae", "samples")),
     "VAEDecodeTiled": ("decode", ("vae", "samples", "tile_size", "overlap")),
     "VAEEncode": ("encode", ("vae", "pixels")),
     "VAEEncodeTiled": ("encode", ("vae", "pixels", "tile_size", "overlap")),
     "VAEEncodeForInpaint": ("encode", ("vae", "pixels", "mask", "grow_mask_by")),
-    "InpaintModelConditioning": ("encode", ()),
     "CLIPTextEncode": ("encode", ("clip", "text")),
-    "CLIPSetLastLayer": ("set_last_layer", ()),
-    "CheckpointLoaderSimple": ("load_checkpoint", ()),
-    "LoraLoader": ("load_lora", ()),
-    "LoraLoaderModelOnly": ("load_lora_model_only", ()),
-    "VAELoader": ("load_vae", ()),
-    "CLIPLoader": ("load_clip", ()),
-    "DualCLIPLoader": ("load_clip", ()),
-    "UNETLoader": ("load_unet", ()),
-    "ControlNetLoader": ("load_controlnet", ()),
-    "ControlNetApply": ("apply_controlnet", ()),
-    "ControlNetApplyAdvanced": ("apply_controlnet", ()),
-    "EmptyLatentImage": ("generate", ()),
-    "LatentUpscale": ("upscale", ()),
-    "LatentUpscaleBy": ("upscale", ()),
-    "LatentFromBatch": ("frombatch", ()),
-    "RepeatLatentBatch": ("repeat", ()),
-    "SetLatentNoiseMask": ("set_mask", ()),
-    "ImageScale": ("upscale", ()),
-    "ImageScaleBy": ("upscale", ()),
-    "ImageInvert": ("invert", ()),
-    "ImageBatch": ("batch", ()),
-    "ImagePadForOutpaint": ("expand_image", ()),
-    "LoadImage": ("load_image", ()),
-    "LoadImageMask": ("load_image", ()),
-    "ConditioningCombine": ("combine", ()),
-    "ConditioningConcat": ("concat", ()),
-    "ConditioningAverage": ("addWeighted", ()),
-    "ConditioningSetArea": ("append", ()),
-    "ConditioningSetMask": ("append", ()),
-    "ConditioningSetTimestepRange": ("set_range", ()),
-    "ConditioningZeroOut": ("zero_out", ()),
-    "UpscaleModelLoader": ("load_model", ()),
-    "ImageUpscaleWithModel": ("upscale", ()),
-    "CLIPVisionLoader": ("load_clip", ()),
-    "CLIPVisionEncode": ("encode", ()),
+    **{
+        name: (method, ())
+        for method, names in {
+            "sample": "KSampler KSamplerAdvanced SamplerCustom SamplerCustomAdvanced",
+            "encode": "InpaintModelConditioning CLIPVisionEncode CLIPTextEncodeSDXL CLIPTextEncodeSDXLRefiner "
+            "CLIPTextEncodeFlux InstructPixToPixConditioning",
+            "load_checkpoint": "CheckpointLoaderSimple CheckpointLoader",
+            "load_lora": "LoraLoader",
+            "load_lora_model_only": "LoraLoaderModelOnly",
+            "load_vae": "VAELoader",
+            "load_clip": "CLIPLoader DualCLIPLoader TripleCLIPLoader CLIPVisionLoader",
+            "load_unet": "UNETLoader",
+            "load_controlnet": "ControlNetLoader DiffControlNetLoader",
+            "load_model": "UpscaleModelLoader",
+            "load_image": "LoadImage LoadImageMask LoadImageOutput",
+            "apply_controlnet": "ControlNetApply ControlNetApplyAdvanced",
+            "set_last_layer": "CLIPSetLastLayer",
+            "generate": "EmptyLatentImage EmptySD3LatentImage EmptyImage",
+            "upscale": "LatentUpscale LatentUpscaleBy ImageScale ImageScaleBy ImageUpscaleWithModel "
+            "ImageScaleToTotalPixels",
+            "frombatch": "LatentFromBatch ImageFromBatch",
+            "repeat": "RepeatLatentBatch RepeatImageBatch",
+            "set_mask": "SetLatentNoiseMask",
+            "invert": "ImageInvert InvertMask",
+            "batch": "ImageBatch LatentBatch",
+            "expand_image": "ImagePadForOutpaint",
+            "combine": "ConditioningCombine MaskComposite",
+            "concat": "ConditioningConcat",
+            "addWeighted": "ConditioningAverage",
+            "append": "ConditioningSetArea ConditioningSetAreaPercentage ConditioningSetAreaStrength "
+            "ConditioningSetMask FluxGuidance",
+            "set_range": "ConditioningSetTimestepRange",
+            "zero_out": "ConditioningZeroOut",
+            "composite": "LatentComposite LatentCompositeMasked ImageCompositeMasked",
+            "crop": "LatentCrop ImageCrop CropMask",
+            "rotate": "LatentRotate",
+            "flip": "LatentFlip",
+            "solid": "SolidMask",
+            "mask_to_image": "MaskToImage",
+            "image_to_mask": "ImageToMask ImageColorToMask",
+            "expand_mask": "GrowMask",
+            "feather": "FeatherMask",
+            "get_sigmas": "BasicScheduler KarrasScheduler ExponentialScheduler PolyexponentialScheduler "
+            "SDTurboScheduler BetaSamplingScheduler VPScheduler SplitSigmas SplitSigmasDenoise FlipSigmas",
+            "get_sampler": "KSamplerSelect SamplerDPMPP_2M_SDE SamplerDPMPP_SDE SamplerEulerAncestral",
+            "get_noise": "RandomNoise DisableNoise",
+            "get_guider": "BasicGuider CFGGuider DualCFGGuider",
+            "add_noise": "AddNoise",
+            "patch": "ModelSamplingFlux ModelSamplingSD3 ModelSamplingDiscrete ModelSamplingContinuousEDM RescaleCFG "
+            "FreeU FreeU_V2 PerturbedAttentionGuidance HyperTile PatchModelAddDownscale SelfAttentionGuidance",
+            "patch_aura": "ModelSamplingAuraFlow",
+            "apply": "DifferentialDiffusion",
+            "detect_edge": "Canny",
+            "blend_images": "ImageBlend",
+            "blur": "ImageBlur",
+            "quantize": "ImageQuantize",
+            "sharpen": "ImageSharpen",
+            "merge": "ModelMergeSimple ModelMergeBlocks CLIPMergeSimple",
+        }.items()
+        for name in names.split()
+    },
 }
 _HIDDEN = {"prompt", "extra_pnginfo", "unique_id", "dynprompt"}  # the studio's nodes take these from the run
 
@@ -96,7 +119,9 @@ def facade_of(kind: NodeType) -> type:
 
     call = called(kind)
 
-    def run(self: Any, *positional: Any, **named: Any) -> Any:
+    def run(*positional: Any, **named: Any) -> Any:
+        if len(positional) > len(names):
+            raise TypeError(f"{kind.name} takes {len(names)} inputs, not {len(positional)}: {', '.join(names)}")
         return call(**{**dict(zip(names, positional, strict=False)), **named})
 
     def input_types(cls: type) -> dict[str, Any]:
@@ -120,6 +145,7 @@ def facade_of(kind: NodeType) -> type:
             "INPUT_IS_LIST": declared.input_is_list,
             "CATEGORY": declared.category,
             "FUNCTION": method,
-            method: functools.wraps(kind.call)(run),
+            # both on an instance, as V1 nodes are called, and on the class, as V3 nodes are
+            **dict.fromkeys((method, "execute"), staticmethod(functools.wraps(kind.call)(run))),
         },
     )

@@ -8,18 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from engine.custom.links import missing, public
 from engine.custom.links.sampling import ModelSampling, PackLatentFormat
-from engine.families.base import Model
+from engine.families.base import Model, Prediction
 from engine.families.parts.patch import Guidance, Patch
 from engine.sampling.model import schedule_of
 
+if TYPE_CHECKING:
+    from engine.custom.surface.comfy.model_base import ModelType
+
 Function = Callable[[dict[str, Any]], Any]
+FLUX = "FLUX"
+_TYPES: Mapping[Prediction, str] = {
+    "eps": "EPS",
+    "lcm": "EPS",
+    "x0": "EPS",
+    "v": "V_PREDICTION",
+    "edm": "EDM",
+    "flow": "FLOW",
+    "img_to_img": "IMG_TO_IMG",
+    "cosmos_rflow": "FLOW_COSMOS",
+}  # ComfyUI's ModelType by name
 _OBJECTS = "model_sampling, latent_format"
 
 
@@ -34,8 +48,8 @@ class PackModel(Model):
         return {"transformer_options": {}}
 
     @property
-    def model(self) -> _Inner:
-        return _Inner(self)
+    def model(self) -> Inner:
+        return Inner(self)
 
     @property
     def load_device(self) -> torch.device:
@@ -113,7 +127,7 @@ class PackModel(Model):
         object.__setattr__(self, "patches", (*self.patches, patch))
 
 
-class _Inner:
+class Inner:
     """`model.model`."""
 
     def __init__(self, link: PackModel) -> None:
@@ -128,6 +142,12 @@ class _Inner:
         return self._link.get_model_object("latent_format")
 
     @property
+    def model_type(self) -> ModelType:
+        from engine.custom.surface.comfy.model_base import ModelType
+
+        return ModelType[FLUX if self._link.family.spec.name == "flux" else _TYPES[self._link.prediction]]
+
+    @property
     def model_config(self) -> _Config:
         return _Config(self._link.config)
 
@@ -138,7 +158,7 @@ class _Inner:
         return self._link.latent.unscaled(latent)
 
     def __getattr__(self, name: str) -> Any:
-        raise missing("model.model", name, public(_Inner))
+        raise missing("model.model", name, public(Inner))
 
 
 class _Config:
@@ -160,7 +180,7 @@ def _told(model: Model, guidance: Guidance) -> dict[str, Any]:
         "timestep": sigmas,
         "sigma": sigmas,
         "input": x,
-        "model": _Inner(model) if isinstance(model, PackModel) else model,
+        "model": Inner(model) if isinstance(model, PackModel) else model,
         "model_options": {"transformer_options": options},
     }
 

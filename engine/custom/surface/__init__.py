@@ -13,6 +13,7 @@ from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
+from typing import Any
 
 MODULES = (
     "folder_paths",
@@ -24,6 +25,8 @@ MODULES = (
     "comfy.cli_args",
     "comfy.comfy_types",
     "comfy.comfy_types.node_typing",
+    "comfy.latent_formats",
+    "comfy.model_base",
     "comfy.model_management",
     "comfy.model_patcher",
     "comfy.sample",
@@ -66,8 +69,20 @@ def explain(error: BaseException) -> None:
     module = sys.modules.get(getattr(error, "name", None) or "")
     if isinstance(error, ImportError) and module is not None and module.__name__.startswith(__name__ + "."):
         known = module.__name__.removeprefix(__name__ + ".")
-        names = sorted(name for name in getattr(module, "__all__", vars(module)) if not name.startswith("_"))
-        error.add_note(f"Easel's {known} has {', '.join(names)} (docs/custom-nodes.md).")
+        error.add_note(f"Easel's {known} has {', '.join(offered(module))} (docs/custom-nodes.md).")
+
+
+def offered(module: ModuleType) -> list[str]:
+    """What packs may take from one of these modules: its own names, without what it imports for itself."""
+    here = vars(module)
+    if "__all__" in here:
+        return sorted(here["__all__"])
+
+    def is_own(name: str, value: Any) -> bool:
+        home = getattr(value, "__module__", module.__name__)
+        return home == module.__name__ and name[0] != "_" and not isinstance(value, ModuleType)
+
+    return sorted(name for name, value in here.items() if is_own(name, value))
 
 
 class _Missing:

@@ -41,7 +41,7 @@ class PromptServer:
 
     def __init__(self) -> None:
         self.prompt_queue = _Queue()
-        self.supports: list[str] = []
+        self.supports = ["custom_nodes_from_web"]  # packs without it copy their scripts beside this file
         self.on_prompt_handlers: list[Handler] = []
 
     @cached_property

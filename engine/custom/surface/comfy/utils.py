@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from engine.custom.host import context, host
 from engine.custom.links import missing
+from engine.custom.surface import offered
 from engine.families.parts.resizing import resized
 from engine.nodes.tiling import count, tiled
 from engine.weights.load import open_header, read_tensors
@@ -138,4 +140,4 @@ def get_tiled_scale_steps(width: int, height: int, tile_x: int, tile_y: int, ove
 
 
 def __getattr__(name: str) -> Any:
-    raise missing("comfy.utils", name, ", ".join(one for one in globals() if one[0].islower() or one[0] == "P"))
+    raise missing("comfy.utils", name, ", ".join(offered(sys.modules[__name__])))

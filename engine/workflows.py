@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from engine.graph.parameters import Parameters
+from engine.graph.parameters import Hires, Parameters
 
 Prompt = dict[str, dict[str, Any]]
+Link = list[Any]
+# A1111's upscalers of its second pass that need no model; what is in neither is a file of upscale_models.
+LATENT_UPSCALERS = {
+    "Latent": "bilinear",
+    "Latent (antialiased)": "bilinear",
+    "Latent (bicubic)": "bicubic",
+    "Latent (bicubic antialiased)": "bicubic",
+    "Latent (nearest)": "nearest-exact",
+    "Latent (nearest-exact)": "nearest-exact",
+}
+PLAIN_UPSCALERS = {"None": "nearest-exact", "Nearest": "nearest-exact", "Lanczos": "lanczos"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,70 @@ def text_to_image(settings: PictureSettings) -> Prompt:
     return prompt
 
 
+def from_a1111(
+    told: Parameters, checkpoints: Sequence[str], loras: Sequence[str], upscalers: Sequence[str] = ()
+) -> Prompt:
+    """The graph that makes what A1111's text tells: with its skipped layers, its BREAKs, and its second pass."""
+    prompt = text_to_image(from_parameters(told, checkpoints, loras))
+    if told.clip_skip and told.clip_skip > 1:
+        clip = prompt["2"]["inputs"]["clip"]
+        prompt["skip"] = _node("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-told.clip_skip)
+        for key in ("2", "3"):
+            prompt[key]["inputs"]["clip"] = ["skip", 0]
+    for key, name in (("2", "positive"), ("3", "negative")):
+        prompt["5"]["inputs"][name] = _with_breaks(prompt, key)
+    if told.hires:
+        _add_second_pass(prompt, told, told.hires, upscalers)
+    return prompt
+
+
+def _with_breaks(prompt: Prompt, key: str) -> Link:
+    """BREAK ends a chunk of tokens in A1111. Here each part is encoded for itself, and they stand in a row."""
+    inputs = prompt[key]["inputs"]
+    first, *others = re.split(r"\s*\bBREAK\b\s*", inputs["text"])
+    inputs["text"] = first
+    link: Link = [key, 0]
+    for number, text in enumerate(others, 1):
+        prompt[f"{key}part{number}"] = _node("CLIPTextEncode", text=text, clip=inputs["clip"])
+        joined = f"{key}joined{number}"
+        prompt[joined] = _node("ConditioningConcat", conditioning_to=link, conditioning_from=[f"{key}part{number}", 0])
+        link = [joined, 0]
+    return link
+
+
+def _add_second_pass(prompt: Prompt, told: Parameters, hires: Hires, upscalers: Sequence[str]) -> None:
+    """A1111 counts the steps of a whole run and does the share that `denoise` is; a KSampler does all it is told."""
+    first = prompt["5"]["inputs"]
+    latent = prompt["4"]["inputs"]
+    width = hires.width or round(latent["width"] * hires.scale / 8) * 8
+    height = hires.height or round(latent["height"] * hires.scale / 8) * 8
+    method = LATENT_UPSCALERS.get(hires.upscaler)
+    if method:
+        prompt["larger"] = _node(
+            "LatentUpscale", samples=["5", 0], upscale_method=method, width=width, height=height, crop="disabled"
+        )
+    else:
+        pixels: Link = ["6", 0]
+        if hires.upscaler not in PLAIN_UPSCALERS:
+            name = _file_called(hires.upscaler, upscalers)
+            prompt["upscaler"] = _node("UpscaleModelLoader", model_name=name)
+            prompt["upscaled"] = _node("ImageUpscaleWithModel", upscale_model=["upscaler", 0], image=pixels)
+            pixels = ["upscaled", 0]
+        method = PLAIN_UPSCALERS.get(hires.upscaler, "lanczos")
+        size = {"width": width, "height": height}
+        prompt["scaled"] = _node("ImageScale", image=pixels, upscale_method=method, crop="disabled", **size)
+        prompt["larger"] = _node("VAEEncode", pixels=["scaled", 0], vae=["1", 2])
+    denoise = 0.7 if told.denoise is None else told.denoise
+    steps = max(1, int((hires.steps or first["steps"]) * denoise))
+    prompt["second"] = _node(
+        "KSampler", **{**first, "latent_image": ["larger", 0], "steps": steps, "denoise": denoise, **hires.changed}
+    )
+    prompt["decoded"] = _node("VAEDecode", samples=["second", 0], vae=["1", 2])
+    prompt["7"]["inputs"]["images"] = ["decoded", 0]
+    if method in LATENT_UPSCALERS.values() and "scaled" not in prompt:
+        del prompt["6"]  # nobody looks at the first pass
+
+
 def from_parameters(told: Parameters, checkpoints: Sequence[str], loras: Sequence[str]) -> PictureSettings:
     """A1111's values as settings; what they leave open is the default. Its names of models have no suffix: the file
     that is called so is taken, else the name as it is told."""
@@ -94,7 +170,10 @@ def from_parameters(told: Parameters, checkpoints: Sequence[str], loras: Sequenc
         ckpt_name=_file_called(told.model, checkpoints) if told.model else first,
         positive=told.positive,
         negative=told.negative,
-        loras=tuple(LoraChoice(_file_called(one.name, loras), one.strength, one.strength) for one in told.loras),
+        loras=tuple(
+            LoraChoice(_file_called(one.name, loras), one.strength, one.strength if one.clip is None else one.clip)
+            for one in told.loras
+        ),
         **given,
     )
 

@@ -22,7 +22,7 @@ from engine.graph.metadata import Metadata, read_metadata
 from engine.graph.parameters import parse_parameters
 from engine.graph.workflow import is_prompt, to_prompt
 from engine.jobs.types import Job
-from engine.workflows import from_parameters, text_to_image
+from engine.workflows import from_a1111
 from engine.workspace import inside, is_text, replacing
 from tabs.app import App
 
@@ -102,8 +102,8 @@ def open_metadata(app: App, found: Metadata, name: str) -> Opened:
 def open_parameters(app: App, text: str, name: str = "") -> Opened:
     """Open A1111's text as the graph that makes such a picture here."""
     models, loras = app.workspace.list_models("checkpoints"), app.workspace.list_models("loras")
-    settings = from_parameters(parse_parameters(text), models, loras)
-    return open_document(app, text_to_image(settings), name)
+    upscalers = app.workspace.list_models("upscale_models")
+    return open_document(app, from_a1111(parse_parameters(text), models, loras, upscalers), name)
 
 
 def open_template(app: App, name: str) -> Opened:

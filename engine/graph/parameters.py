@@ -46,6 +46,13 @@ SCHEDULER_NAMES = {
     "beta": "Beta",
     "kl_optimal": "KL Optimal",
 }
+# What A1111 means by the schedule "Automatic": its samplers' own. All others: "normal".
+_AUTOMATIC = {
+    **dict.fromkeys(("dpmpp_2m", "dpmpp_sde", "dpmpp_2s_ancestral", "dpm_2", "dpm_2_ancestral", "lms"), "karras"),
+    **dict.fromkeys(("dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde"), "exponential"),
+}
+_HIRES = ("upscale", "resize", "steps", "upscaler", "sampler", "schedule type", "CFG scale")
+_TAG = re.compile(r"<(?:lora|lyco):([^:<>]+)((?::[^:<>]*)*)>")
 _MODEL_INPUTS = ("ckpt_name", "unet_name", "model_path")
 _FARTHEST = 10_000  # nodes that are looked at on the way back from a picture
 
@@ -54,6 +61,34 @@ _FARTHEST = 10_000  # nodes that are looked at on the way back from a picture
 class Lora:
     name: str
     strength: float = 1.0
+    clip: float | None = None  # that of the text encoder, where it is another
+
+
+@dataclass(frozen=True)
+class Hires:
+    """A1111's second pass over a larger picture. `changed`: inputs of its sampler that differ from the first one's."""
+
+    scale: float = 2.0
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    upscaler: str = "Latent"
+    changed: Mapping[str, Any] = field(default_factory=dict)
+
+    def told(self) -> dict[str, Any]:
+        sized = self.width or self.height
+        sampler, scheduler = self.changed.get("sampler_name", ""), self.changed.get("scheduler", "")
+        return {
+            "Hires upscale": None if sized else f"{self.scale:g}",
+            "Hires resize": f"{self.width or 0}x{self.height or 0}" if sized else None,
+            "Hires steps": self.steps,
+            "Hires upscaler": self.upscaler,
+            "Hires sampler": SAMPLER_NAMES.get(sampler, sampler),
+            "Hires schedule type": SCHEDULER_NAMES.get(
+                self.changed.get("scheduler", ""), self.changed.get("scheduler")
+            ),
+            "Hires CFG scale": self.changed.get("cfg"),
+        }
 
 
 @dataclass(frozen=True)
@@ -73,10 +108,11 @@ class Parameters:
     denoise: float | None = None
     clip_skip: int | None = None
     loras: tuple[Lora, ...] = ()
+    hires: Hires | None = None
     other: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        tags = "".join(f" <lora:{lora.name}:{lora.strength:g}>" for lora in self.loras)
+        tags = "".join(f" {_tag(lora)}" for lora in self.loras)
         rows = [self.positive + tags]
         if self.negative:
             rows.append(f"Negative prompt: {self.negative}")
@@ -90,6 +126,7 @@ class Parameters:
             "Model": self.model,
             "Denoising strength": None if self.denoise in (None, 1.0) else f"{self.denoise:g}",
             "Clip skip": self.clip_skip,
+            **({} if self.hires is None else self.hires.told()),
             **self.other,
         }
         said = (f"{name}: {_quoted(str(value))}" for name, value in values.items() if value not in (None, ""))
@@ -138,13 +175,12 @@ def parse_parameters(text: str) -> Parameters:
         settings = {}
     body = "\n".join(lines)
     positive, _, negative = ("\n" + body).partition("\nNegative prompt:")
-    tags = r"<lora:([^:<>]+):(-?[\d.]+)(?::[^<>]*)?>"
-    loras = tuple(Lora(name, _number(strength, float) or 0.0) for name, strength in re.findall(tags, positive))
+    loras = tuple(_lora(match) for match in _TAG.finditer(positive))
     size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", settings.pop("Size", ""))
     sampler_name, scheduler = _sampler_of(settings.pop("Sampler", ""), settings.pop("Schedule type", ""))
     return Parameters(
-        positive=re.sub(r"\s*" + tags, "", positive).strip(),
-        negative=negative.strip(),
+        positive=re.sub(r"\s*" + _TAG.pattern, "", positive).strip(),
+        negative=re.sub(r"\s*" + _TAG.pattern, "", negative).strip(),
         steps=_number(settings.pop("Steps", None), int),
         sampler_name=sampler_name,
         scheduler=scheduler,
@@ -156,6 +192,7 @@ def parse_parameters(text: str) -> Parameters:
         denoise=_number(settings.pop("Denoising strength", None), float),
         clip_skip=_number(settings.pop("Clip skip", None), int),
         loras=loras,
+        hires=_hires_of(settings),
         other=settings,
     )
 
@@ -247,13 +284,52 @@ def _settings_in(line: str) -> dict[str, str]:
     return found
 
 
+def _tag(lora: Lora) -> str:
+    if lora.clip is None or lora.clip == lora.strength:
+        return f"<lora:{lora.name}:{lora.strength:g}>"
+    return f"<lora:{lora.name}:{lora.clip:g}:{lora.strength:g}>"
+
+
+def _lora(match: re.Match[str]) -> Lora:
+    """<lora:name>, <lora:name:1>, <lora:name:text encoder:unet>, <lora:name:te=1:unet=0.5>."""
+    told = [part.strip() for part in match[2].split(":")[1:]]
+    named = dict(part.split("=", 1) for part in told if "=" in part)
+    placed = [part for part in told if "=" not in part]
+    clip = _number(named.get("te", placed[0] if placed else None), float)
+    strength = _number(named.get("unet", placed[1] if len(placed) > 1 else None), float)
+    clip = 1.0 if clip is None else clip
+    strength = clip if strength is None else strength
+    return Lora(match[1], strength, None if clip == strength else clip)
+
+
+def _hires_of(settings: dict[str, str]) -> Hires | None:
+    """Takes what tells of the second pass out of `settings`."""
+    told = {name: settings.pop(f"Hires {name}") for name in _HIRES if f"Hires {name}" in settings}
+    size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", told.get("resize", ""))
+    if not size and _number(told.get("upscale"), float) is None:
+        settings.update({f"Hires {name}": value for name, value in told.items()})
+        return None
+    changed: dict[str, Any] = {}
+    if told.get("sampler", "Use same sampler") != "Use same sampler":
+        changed["sampler_name"], scheduler = _sampler_of(told["sampler"], told.get("schedule type", ""))
+        changed |= {"scheduler": scheduler} if scheduler else {}
+    if _number(told.get("CFG scale"), float) is not None:
+        changed["cfg"] = float(told["CFG scale"])
+    width, height = (int(size[1]) or None, int(size[2]) or None) if size else (None, None)
+    scale = _number(told.get("upscale"), float) or 2.0
+    return Hires(scale, width, height, _number(told.get("steps"), int), told.get("upscaler", "Latent"), changed)
+
+
 def _sampler_of(sampler: str, schedule: str) -> tuple[str, str]:
     """ComfyUI's names for A1111's; older texts have the schedule as the sampler's last word: "DPM++ 2M Karras"."""
     names = {theirs.lower(): ours for ours, theirs in SAMPLER_NAMES.items()}
-    schedules = {theirs.lower(): ours for ours, theirs in SCHEDULER_NAMES.items()}
+    schedules = {"uniform": "normal", **{theirs.lower(): ours for ours, theirs in SCHEDULER_NAMES.items()}}
     words = sampler.lower()
     for theirs, ours in schedules.items():
         if not schedule and words.endswith(" " + theirs) and words not in names:
             words, schedule = words.removesuffix(" " + theirs), theirs
             return names.get(words, words), ours
-    return names.get(words, sampler), schedules.get(schedule.lower(), schedule)
+    name = names.get(words, sampler)
+    if schedule.lower() == "automatic":
+        return name, _AUTOMATIC.get(name, "normal")
+    return name, schedules.get(schedule.lower(), schedule)

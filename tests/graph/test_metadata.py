@@ -11,7 +11,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from engine.graph.metadata import Metadata, UnreadablePicture, read_metadata, save_picture
-from engine.graph.parameters import Lora, Parameters, parameters_of, parse_parameters
+from engine.graph.parameters import Hires, Lora, Parameters, parameters_of, parse_parameters
+from engine.workflows import from_a1111
 
 PROMPT: dict[str, Any] = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sub/红 fox.safetensors"}},
@@ -78,6 +79,86 @@ def test_texts_of_other_programs_are_understood():
     assert (found.positive, found.negative) == ("masterpiece, 1girl", "bad hands,\nlowres")
     assert (found.sampler_name, found.scheduler) == ("dpmpp_2m", "karras")
     assert found.other == {"Model hash": "abc", "Lora hashes": "a: 1, b: 2", "Version": "v1.10.0"}
+
+
+HIRES = """a castle BREAK a moon, (old:1.2)
+by night <lora:ink:0.6:0.8> <lyco:lines> <lora:fog:te=0.2:unet=1>
+Negative prompt: people,
+text
+Steps: 30, Sampler: DPM++ 2M SDE, Schedule type: Automatic, CFG scale: 6.5, Seed: 12, Size: 512x640, \
+Model hash: 6ce0161689, Model: castle_v1.2, Variation seed: 99, Variation seed strength: 0.25, Denoising strength: 0.4, \
+Clip skip: 2, ENSD: 31337, Hires upscale: 1.5, Hires steps: 10, Hires upscaler: R-ESRGAN 4x+, Lora hashes: "ink: a, lines: b", Version: v1.10.1"""
+
+
+def test_loras_skipped_layers_the_second_pass_and_what_has_no_place_here():
+    found = parse_parameters(HIRES)
+    assert found.positive == "a castle BREAK a moon, (old:1.2)\nby night" and found.negative == "people,\ntext"
+    assert found.loras == (Lora("ink", 0.8, 0.6), Lora("lines", 1.0), Lora("fog", 1.0, 0.2))
+    assert (found.sampler_name, found.scheduler, found.clip_skip) == ("dpmpp_2m_sde", "exponential", 2)
+    assert found.hires == Hires(1.5, None, None, 10, "R-ESRGAN 4x+")
+    assert found.model == "castle_v1.2" and found.denoise == 0.4
+    kept = {"Variation seed": "99", "Variation seed strength": "0.25", "ENSD": "31337", "Model hash": "6ce0161689"}
+    assert kept.items() <= found.other.items()
+    assert parse_parameters(found.text()) == found
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule", "found"),
+    [
+        ("DPM++ SDE Karras", "", ("dpmpp_sde", "karras")),
+        ("DPM++ 2M SDE Heun Exponential", "", ("dpmpp_2m_sde_heun", "exponential")),
+        ("DPM2 a Karras", "", ("dpm_2_ancestral", "karras")),
+        ("Euler a", "", ("euler_ancestral", "")),
+        ("Euler a", "Automatic", ("euler_ancestral", "normal")),
+        ("DPM++ 2M", "Automatic", ("dpmpp_2m", "karras")),
+        ("DPM++ 2M", "SGM Uniform", ("dpmpp_2m", "sgm_uniform")),
+        ("Euler", "Uniform", ("euler", "normal")),
+        ("UniPC", "", ("uni_pc", "")),
+        ("Nobody's", "", ("Nobody's", "")),
+    ],
+)
+def test_names_of_samplers_and_schedules_in_both_their_forms(sampler, schedule, found):
+    told = f"Steps: 1, Sampler: {sampler}" + (f", Schedule type: {schedule}" if schedule else "")
+    parsed = parse_parameters(told)
+    assert (parsed.sampler_name, parsed.scheduler) == found
+
+
+def test_a1111s_text_becomes_the_graph_that_makes_such_a_picture():
+    prompt = from_a1111(parse_parameters(HIRES), ["castle_v1.2.safetensors"], ["ink.safetensors"], ["R-ESRGAN 4x+.pth"])
+    inputs = {key: node["inputs"] for key, node in prompt.items()}
+    assert inputs["1"]["ckpt_name"] == "castle_v1.2.safetensors"
+    assert (inputs["lora1"]["strength_model"], inputs["lora1"]["strength_clip"]) == (0.8, 0.6)
+    assert inputs["skip"] == {"clip": ["lora3", 1], "stop_at_clip_layer": -2}
+    assert inputs["2"] == {"text": "a castle", "clip": ["skip", 0]}
+    assert inputs["2part1"] == {"text": "a moon, (old:1.2)\nby night", "clip": ["skip", 0]}
+    assert inputs["5"]["positive"] == ["2joined1", 0] and inputs["5"]["negative"] == ["3", 0]
+    assert inputs["2joined1"] == {"conditioning_to": ["2", 0], "conditioning_from": ["2part1", 0]}
+    assert inputs["upscaler"]["model_name"] == "R-ESRGAN 4x+.pth"
+    assert (inputs["scaled"]["width"], inputs["scaled"]["height"]) == (768, 960)
+    second = inputs["second"]
+    assert (second["steps"], second["denoise"], second["latent_image"]) == (4, 0.4, ["larger", 0])
+    assert (second["seed"], second["positive"]) == (12, ["2joined1", 0])
+    assert inputs["7"]["images"] == ["decoded", 0]
+
+
+def test_a_latent_second_pass_decodes_once_and_has_a_sampler_of_its_own():
+    text = (
+        "Steps: 20, Sampler: Euler, Size: 512x512, Denoising strength: 0.7, Hires resize: 1024x768, "
+        "Hires upscaler: Latent (nearest-exact), Hires sampler: DPM++ 2M, Hires schedule type: Karras, "
+        "Hires CFG scale: 5"
+    )
+    prompt = from_a1111(parse_parameters(text), ["m.safetensors"], [])
+    assert "6" not in prompt and prompt["larger"]["class_type"] == "LatentUpscale"
+    assert (prompt["larger"]["inputs"]["width"], prompt["larger"]["inputs"]["height"]) == (1024, 768)
+    second = prompt["second"]["inputs"]
+    assert (second["sampler_name"], second["scheduler"], second["cfg"], second["steps"]) == (
+        "dpmpp_2m",
+        "karras",
+        5.0,
+        14,
+    )
+    linked = {value[0] for node in prompt.values() for value in node["inputs"].values() if isinstance(value, list)}
+    assert linked <= set(prompt)
 
 
 @pytest.mark.parametrize("text", ["", "just words", "a\nb: c", "Steps: x", "Steps:", "Negative prompt:", '"' * 50_000])

@@ -84,9 +84,7 @@ class Hires:
             "Hires steps": self.steps,
             "Hires upscaler": self.upscaler,
             "Hires sampler": SAMPLER_NAMES.get(sampler, sampler),
-            "Hires schedule type": SCHEDULER_NAMES.get(
-                self.changed.get("scheduler", ""), self.changed.get("scheduler")
-            ),
+            "Hires schedule type": SCHEDULER_NAMES.get(scheduler, scheduler),
             "Hires CFG scale": self.changed.get("cfg"),
         }
 

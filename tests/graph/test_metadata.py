@@ -86,8 +86,9 @@ by night <lora:ink:0.6:0.8> <lyco:lines> <lora:fog:te=0.2:unet=1>
 Negative prompt: people,
 text
 Steps: 30, Sampler: DPM++ 2M SDE, Schedule type: Automatic, CFG scale: 6.5, Seed: 12, Size: 512x640, \
-Model hash: 6ce0161689, Model: castle_v1.2, Variation seed: 99, Variation seed strength: 0.25, Denoising strength: 0.4, \
-Clip skip: 2, ENSD: 31337, Hires upscale: 1.5, Hires steps: 10, Hires upscaler: R-ESRGAN 4x+, Lora hashes: "ink: a, lines: b", Version: v1.10.1"""
+Model hash: 6ce0161689, Model: castle_v1.2, Variation seed: 99, Variation seed strength: 0.25, \
+Denoising strength: 0.4, Clip skip: 2, ENSD: 31337, Hires upscale: 1.5, Hires steps: 10, \
+Hires upscaler: R-ESRGAN 4x+, Lora hashes: "ink: a, lines: b", Version: v1.10.1"""
 
 
 def test_loras_skipped_layers_the_second_pass_and_what_has_no_place_here():

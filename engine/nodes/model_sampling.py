@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Annotated, Any
 
+import torch
+
+from engine.errors import GraphError
 from engine.families.base import Model, Prediction
+from engine.families.parts.cosine_schedule import CosineSchedule
+from engine.families.parts.recast import in_dtype
 from engine.families.parts.schedule import (
     ContinuousSchedule,
     DiscreteSchedule,
@@ -42,6 +48,13 @@ PLAYGROUND: dict[str, Any] = {
 }
 # Flux' shift goes linearly with the tokens of a picture, one for 16 x 16 pixels, between these two counts.
 FEW_TOKENS, MANY_TOKENS = 256, 4096
+LTXV_FEW, LTXV_MANY = 1024, 4096
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class NoShift(GraphError):
+    en = "A shift of {shift:g} leaves no noise at all: it must be above 0."
+    zh = "shift 为 {shift:g} 时不会有任何噪声：必须大于 0。"
 
 
 def _sigma(default: float) -> In:
@@ -113,6 +126,47 @@ def model_sampling_flux(
     height: Annotated[int, In("INT", default=1024, min=16, max=MAX_SIDE, step=8)],
 ) -> tuple[Model]:
     """The shift for pictures of that size, from base_shift at 256 x 256 to max_shift at 1024 x 1024."""
-    slope = (max_shift - base_shift) / (MANY_TOKENS - FEW_TOKENS)
-    mu = base_shift + slope * (width * height / 256 - FEW_TOKENS)
+    mu = shift_for(width * height / 256, base_shift, max_shift, FEW_TOKENS, MANY_TOKENS)
     return (replace(model, prediction="flow", schedule=FlowSchedule.flux(mu)),)
+
+
+@node("ModelSamplingLTXV", title_zh="模型采样（LTXV）", category=CATEGORY, outputs=MODEL_OUT)
+def model_sampling_ltxv(
+    ctx: NodeContext,
+    model: MODEL,
+    max_shift: Annotated[float, _shift(2.05)],
+    base_shift: Annotated[float, _shift(0.95)],
+    latent: Annotated[dict[str, Any] | None, In("LATENT")] = None,
+) -> tuple[Model]:
+    """The shift for a latent of that size, from base_shift at 1024 cells to max_shift at 4096."""
+    mu = ltxv_shift(latent, base_shift, max_shift)
+    return (replace(model, prediction="flow", schedule=FlowSchedule.flux(mu)),)
+
+
+@node("ModelSamplingStableCascade", title_zh="模型采样（Stable Cascade）", category=CATEGORY, outputs=MODEL_OUT)
+def model_sampling_stable_cascade(ctx: NodeContext, model: MODEL, shift: Annotated[float, _shift(2.0)]) -> tuple[Model]:
+    """Noise that goes as a cosine; a higher shift stays longer at high noise."""
+    if shift <= 0:
+        raise NoShift(shift=shift)
+    return (replace(model, prediction="eps", schedule=CosineSchedule(shift)),)
+
+
+@node("ModelComputeDtype", title_zh="模型计算类型", category="advanced/debug/model", outputs=MODEL_OUT)
+def model_compute_dtype(
+    ctx: NodeContext, model: MODEL, dtype: Annotated[str, In(["default", *DTYPES], advanced=True)]
+) -> tuple[Model]:
+    """The type of numbers it runs in, whatever fits the device best by default. It is a model of its own in memory."""
+    if dtype == "default":
+        return (model,)
+    return (replace(model, ref=in_dtype(ctx.models, model.ref, DTYPES[dtype])),)
+
+
+def shift_for(tokens: float, base: float, most: float, few: int, many: int) -> float:
+    """On the line through `base` at few tokens and `most` at many."""
+    return base + (most - base) * (tokens - few) / (many - few)
+
+
+def ltxv_shift(latent: dict[str, Any] | None, base: float, most: float) -> float:
+    """LTX-Video's (Lightricks, Apache-2.0): a token for each cell of the latent, 4096 where there is none."""
+    tokens = LTXV_MANY if latent is None else math.prod(latent["samples"].shape[2:])
+    return shift_for(tokens, base, most, LTXV_FEW, LTXV_MANY)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.graph.node import MODEL, In, NodeContext, Out, node
+from engine.nodes.model_sampling import ltxv_shift
 from engine.nodes.sampling import SchedulerName, Steps
 from engine.sampling import schedulers
 from engine.sampling.model import schedule_of
@@ -21,6 +22,7 @@ from engine.sampling.sigma_lists import (
     karras_sigmas,
     laplace_sigmas,
     polyexponential_sigmas,
+    shifted_sigmas,
     table_sigmas,
     vp_sigmas,
 )
@@ -33,6 +35,10 @@ SigmaMin = Annotated[float, In("FLOAT", default=0.0291675, min=0.0, max=5000.0, 
 SCHEDULERS = "sampling/custom_sampling/schedulers"
 CHANGES = "sampling/custom_sampling/sigmas"
 BEFORE_ALL = 999999999.9  # what stands for "above every sigma" on a FLOAT link
+
+
+def _shift(default: float) -> In:
+    return In("FLOAT", default=default, min=0.0, max=100.0, step=0.01)
 
 
 def _tensor(sigmas: list[float]) -> Tensor:
@@ -138,6 +144,33 @@ def optimal_steps_scheduler(
     denoise: Denoise,
 ) -> tuple[Tensor]:
     return (_tensor(table_sigmas(OPTIMAL_STEPS[model_type], steps, denoise)),)
+
+
+@node("LTXVScheduler", title_zh="LTXV 调度器", category=SCHEDULERS, outputs=[Out("SIGMAS")])
+def ltxv_scheduler(
+    ctx: NodeContext,
+    steps: Steps,
+    max_shift: Annotated[float, _shift(2.05)],
+    base_shift: Annotated[float, _shift(0.95)],
+    stretch: Annotated[
+        bool, In("BOOLEAN", default=True, tooltip="Stretch the sigmas to be in the range [terminal, 1].", advanced=True)
+    ],
+    terminal: Annotated[
+        float,
+        In(
+            "FLOAT",
+            default=0.1,
+            min=0.0,
+            max=0.99,
+            step=0.01,
+            tooltip="The last sigma above 0 when stretched.",
+            advanced=True,
+        ),
+    ],
+    latent: Annotated[dict[str, Any] | None, In("LATENT")] = None,
+) -> tuple[Tensor]:
+    """Even steps of a flow, shifted as for a latent of that size."""
+    return (_tensor(shifted_sigmas(steps, ltxv_shift(latent, base_shift, max_shift), terminal if stretch else None)),)
 
 
 @node("ManualSigmas", title_zh="手动 Sigma", category="_for_testing/custom_sampling", outputs=[Out("SIGMAS")])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from engine.errors import GraphError
+from engine.families.parts.schedule import FlowSchedule
 
 # Align Your Steps (https://arxiv.org/abs/2404.14507): optimised levels of 10 steps, as its authors published them.
 ALIGN_YOUR_STEPS: Mapping[str, tuple[float, ...]] = {
@@ -95,6 +96,16 @@ def table_sigmas(table: Sequence[float], steps: int, denoise: float = 1.0) -> li
         sigmas = loglinear(sigmas, steps + 1)
     taken = steps if denoise >= 1 else round(steps * denoise)
     return [*sigmas[-(taken + 1) :][:-1], 0.0]
+
+
+def shifted_sigmas(steps: int, mu: float, terminal: float | None) -> list[float]:
+    """Even times from 1 to 0, shifted by exp(mu) (https://arxiv.org/abs/2403.03206, eq. 23). terminal: what the last
+    one above 0 becomes, the others stretched away from 1 with it (LTX-Video, Lightricks, Apache-2.0)."""
+    sigmas = [FlowSchedule.flux(mu).shifted(1 - i / steps) for i in range(steps)]
+    if terminal is not None and sigmas[-1] < 1:
+        scale = (1 - terminal) / (1 - sigmas[-1])
+        sigmas = [1 - (1 - sigma) * scale for sigma in sigmas]
+    return [*sigmas, 0.0]
 
 
 def loglinear(sigmas: Sequence[float], count: int) -> list[float]:

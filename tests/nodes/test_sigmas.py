@@ -110,3 +110,18 @@ def test_percents_beyond_the_models_sigmas(percent: float, actual: bool, sigma: 
 def test_what_has_no_logarithm_is_named(make: Any, given: dict[str, float]) -> None:
     with pytest.raises(NotPositive, match="must be above 0"):
         make(CTX, 4, **given)
+
+
+@pytest.mark.parametrize("latent", [None, {"samples": torch.zeros(1, 128, 3, 20, 20)}])
+def test_ltx_videos_sigmas_are_those_of_its_diffusers_scheduler(latent: dict[str, Any] | None) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    tokens = 4096 if latent is None else 3 * 20 * 20
+    mu = 0.95 + (2.05 - 0.95) * (tokens - 1024) / 3072
+    for terminal in (0.1, None):
+        theirs = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=terminal)
+        theirs.set_timesteps(sigmas=[1 - i / 8 for i in range(8)], mu=mu)
+        (ours,) = sigmas.ltxv_scheduler(CTX, 8, 2.05, 0.95, terminal is not None, terminal or 0.3, latent)
+        assert torch.allclose(ours, theirs.sigmas, atol=1e-6)
+    (one,) = sigmas.ltxv_scheduler(CTX, 1, 2.05, 0.95, True, 0.1, latent)
+    assert one.tolist() == [1.0, 0.0]

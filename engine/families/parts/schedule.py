@@ -94,11 +94,11 @@ def noise_to_signal(schedule: Schedule, sigma: float) -> float:
     return sigma / alpha if alpha else math.inf
 
 
-def _at_or_above(sigma: float, sigma_max: float) -> bool:
+def at_or_above(sigma: float, sigma_max: float) -> bool:
     return sigma > sigma_max or math.isclose(sigma, sigma_max, rel_tol=1e-5)
 
 
-class _VarianceExploding:
+class VarianceExploding:
     """alpha = 1: noise is added to the latent as it is."""
 
     is_flow = False
@@ -118,7 +118,7 @@ class _VarianceExploding:
 
 
 @dataclass(frozen=True, eq=False)
-class DiscreteSchedule(_VarianceExploding):
+class DiscreteSchedule(VarianceExploding):
     """A table of timesteps 0 .. n * stride - 1, of which every `stride`-th was trained (LCM: 50 of 1000)."""
 
     sigmas: Tensor
@@ -171,11 +171,11 @@ class DiscreteSchedule(_VarianceExploding):
         return self.sigma((1 - percent) * (len(self.sigmas) * self.stride - 1))
 
     def is_pure_noise(self, sigma: float) -> bool:
-        return _at_or_above(sigma, self.sigma_max)
+        return at_or_above(sigma, self.sigma_max)
 
 
 @dataclass(frozen=True)
-class ContinuousSchedule(_VarianceExploding):
+class ContinuousSchedule(VarianceExploding):
     """Any sigma of a range. `time` is what the model is told: a quarter of log sigma (EDM, 2206.00364), the angle
     between signal and noise over a right angle (v diffusion, 2202.00512), or the sigma of the same noise in a flow
     model's scale (Cosmos)."""
@@ -217,7 +217,7 @@ class ContinuousSchedule(_VarianceExploding):
         return math.exp(low + (high - low) * (1 - percent))
 
     def is_pure_noise(self, sigma: float) -> bool:
-        return _at_or_above(sigma, self.sigma_max)
+        return at_or_above(sigma, self.sigma_max)
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ class FlowSchedule:
         return 1 - sigma
 
     def is_pure_noise(self, sigma: float) -> bool:
-        return _at_or_above(sigma, self.sigma_max)
+        return at_or_above(sigma, self.sigma_max)
 
     def add_noise(self, latent: Tensor, noise: Tensor, sigma: float, pure: bool = False) -> Tensor:
         return latent * (1 - sigma) + noise * sigma

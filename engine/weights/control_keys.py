@@ -9,6 +9,7 @@ from typing import Any
 from engine.weights import keymaps
 from engine.weights.header import Header, TensorInfo
 from engine.weights.keymaps import KeyMap
+from engine.weights.unet_config import diffusers_unet_config, unet_config
 
 PREFIXES = ("control_model.", "")
 
@@ -30,10 +31,10 @@ def control_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     """What shapes say of ControlNetModel's config: all but heads and groups. The half of a UNet that it is has no way
     out, so that of a UNet is taken to be as wide as its way in. Raises UnknownLayout."""
     if is_ldm(tensors):
-        config = keymaps.unet_config({**tensors, "out.2.weight": _swapped(tensors["input_blocks.0.0.weight"])})
+        config = unet_config({**tensors, "out.2.weight": _swapped(tensors["input_blocks.0.0.weight"])})
         vector, hint = tensors.get("label_emb.0.0.weight"), [f"input_hint_block.{i}.weight" for i in _hint(tensors)]
     else:
-        config = keymaps.diffusers_unet_config({**tensors, "conv_out.weight": _swapped(tensors["conv_in.weight"])})
+        config = diffusers_unet_config({**tensors, "conv_out.weight": _swapped(tensors["conv_in.weight"])})
         vector, blocks = tensors.get("add_embedding.linear_1.weight"), _cond_blocks(tensors)
         hint = ["controlnet_cond_embedding.conv_in.weight", *blocks[1::2]]
     config["conditioning_channels"] = tensors[hint[0]].shape[1]

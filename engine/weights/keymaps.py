@@ -127,52 +127,6 @@ def clip_text_map() -> KeyMap:
     return KeyMap(tuple((f"text_model.{part}", part) for part in parts))
 
 
-def unet_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
-    """What the shapes of an LDM UNet say of its config: every field of UNet2DConditionModel but heads and groups.
-
-    Raises UnknownLayout.
-    """
-    if "input_blocks.0.0.weight" not in tensors:
-        raise UnknownLayout(what="UNet", reason="input_blocks.0.0.weight is missing")
-    channels: list[int] = []
-    layers: list[int] = [0]
-    depths: list[list[int]] = [[]]
-    for block in range(1, 1 + max(int(k.split(".")[1]) for k in tensors if k.startswith("input_blocks."))):
-        if f"input_blocks.{block}.0.op.weight" in tensors:
-            layers.append(0)
-            depths.append([])
-            continue
-        conv = tensors.get(f"input_blocks.{block}.0.out_layers.3.weight")
-        if conv is None:
-            raise UnknownLayout(
-                what="UNet", reason=f"input_blocks.{block} is neither a residual block nor a downsampler"
-            )
-        if not layers[-1]:
-            channels.append(conv.shape[0])
-        layers[-1] += 1
-        depths[-1].append(_depth(tensors, f"input_blocks.{block}.1"))
-    if len(channels) != len(layers) or any(len(set(level)) != 1 for level in depths) or len(set(layers)) != 1:
-        raise UnknownLayout(what="UNet", reason=f"its levels have {layers} blocks with {depths} transformer layers")
-    attends = [level[0] > 0 for level in depths]
-    middle = _depth(tensors, "middle_block.1")
-    projection = next((t for k, t in tensors.items() if k.endswith(".proj_in.weight")), None)
-    keys = next((t for k, t in tensors.items() if k.endswith(".attn2.to_k.weight")), None)
-    if projection is None or keys is None or not middle:
-        raise UnknownLayout(what="UNet", reason="it has no cross attention")
-    return {
-        "in_channels": tensors["input_blocks.0.0.weight"].shape[1],
-        "out_channels": tensors["out.2.weight"].shape[0],
-        "block_out_channels": tuple(channels),
-        "layers_per_block": layers[0],
-        "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
-        "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
-        "transformer_layers_per_block": _layers_of_levels([level[0] for level in depths], middle),
-        "cross_attention_dim": keys.shape[1],
-        "use_linear_projection": len(projection.shape) == 2,
-        **_second_embedding(tensors.get("label_emb.0.0.weight")),
-    }
-
-
 def vae_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     """What the shapes of an LDM autoencoder say of its config: every field of AutoencoderKL but the norm groups."""
     levels = 1 + max((int(k.split(".")[2]) for k in tensors if k.startswith("encoder.down.")), default=-1)
@@ -212,16 +166,6 @@ def clip_text_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     }
 
 
-def _layers_of_levels(depths: list[int], middle: int) -> tuple[int, ...]:
-    """Transformer layers a level. The middle block has as many as the last level would have."""
-    return (*(depth or 1 for depth in depths[:-1]), depths[-1] or middle)
-
-
-def _second_embedding(first: TensorInfo | None) -> dict[str, Any]:
-    """Of an embedding of size and pooled text, from its first layer."""
-    return {} if first is None else {"projection_class_embeddings_input_dim": first.shape[1]}
-
-
 def _rename(name: str, prefixes: Mapping[str, str]) -> str | None:
     end = len(name)
     while end > 0:
@@ -245,44 +189,9 @@ def _per_level(value: int | list[int] | tuple[int, ...], levels: int) -> list[in
     return [value] * levels if isinstance(value, int) else list(value)
 
 
-def _depth(tensors: Mapping[str, TensorInfo], prefix: str) -> int:
-    """How many transformer layers an attention block has, 0 when it is none."""
-    depth = 0
-    while f"{prefix}.transformer_blocks.{depth}.attn1.to_q.weight" in tensors:
-        depth += 1
-    return depth
-
-
-def diffusers_unet_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
-    """As `unet_config`, of a UNet whose names are diffusers'."""
-    levels = _count(tensors, "down_blocks.{}.resnets.0.conv1.weight")
-    layers = [_count(tensors, f"down_blocks.{level}.resnets.{{}}.conv1.weight") for level in range(levels)]
-    block = "transformer_blocks.{}.attn1.to_q.weight"
-    depths = [_count(tensors, f"down_blocks.{level}.attentions.0.{block}") for level in range(levels)]
-    middle = _count(tensors, f"mid_block.attentions.0.{block}") or 1
-    keys = next((t for k, t in tensors.items() if k.endswith(".attn2.to_k.weight")), None)
-    projection = next((t for k, t in tensors.items() if k.endswith(".proj_in.weight")), None)
-    if not levels or len(set(layers)) != 1 or keys is None or projection is None:
-        raise UnknownLayout(what="UNet", reason=f"its levels have {layers} blocks with {depths} transformer layers")
-    return {
-        "in_channels": tensors["conv_in.weight"].shape[1],
-        "out_channels": tensors["conv_out.weight"].shape[0],
-        "block_out_channels": tuple(
-            tensors[f"down_blocks.{level}.resnets.0.conv1.weight"].shape[0] for level in range(levels)
-        ),
-        "layers_per_block": layers[0],
-        "down_block_types": tuple("CrossAttnDownBlock2D" if d else "DownBlock2D" for d in depths),
-        "up_block_types": tuple("CrossAttnUpBlock2D" if d else "UpBlock2D" for d in reversed(depths)),
-        "transformer_layers_per_block": _layers_of_levels(depths, middle),
-        "cross_attention_dim": keys.shape[1],
-        "use_linear_projection": len(projection.shape) == 2,
-        **_second_embedding(tensors.get("add_embedding.linear_1.weight")),
-    }
-
-
 def diffusers_vae_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     """As `vae_config`, of an autoencoder whose names are diffusers'."""
-    levels = _count(tensors, "encoder.down_blocks.{}.resnets.0.conv1.weight")
+    levels = count_of(tensors, "encoder.down_blocks.{}.resnets.0.conv1.weight")
     if not levels or "decoder.conv_in.weight" not in tensors:
         raise UnknownLayout(what="VAE", reason="encoder.down_blocks or decoder.conv_in is missing")
     widths = [tensors[f"encoder.down_blocks.{level}.resnets.0.conv1.weight"].shape[0] for level in range(levels)]
@@ -291,7 +200,7 @@ def diffusers_vae_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
         "out_channels": tensors["decoder.conv_out.weight"].shape[0],
         "latent_channels": tensors["decoder.conv_in.weight"].shape[1],
         "block_out_channels": tuple(widths),
-        "layers_per_block": _count(tensors, "encoder.down_blocks.0.resnets.{}.conv1.weight"),
+        "layers_per_block": count_of(tensors, "encoder.down_blocks.0.resnets.{}.conv1.weight"),
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
         "use_quant_conv": "quant_conv.weight" in tensors,
@@ -308,7 +217,8 @@ def modern_vae_name(name: str) -> str:
     return re.sub(r"(?<=attentions\.0\.)(query|key|value|proj_attn)\b", lambda m: _OLD_VAE[m[1]], name)
 
 
-def _count(tensors: Mapping[str, TensorInfo], pattern: str) -> int:
+def count_of(tensors: Mapping[str, TensorInfo], pattern: str) -> int:
+    """How many names of that pattern there are, from 0 on."""
     count = 0
     while pattern.format(count) in tensors:
         count += 1

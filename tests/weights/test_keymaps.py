@@ -13,14 +13,13 @@ from engine.weights.keymaps import (
     UnknownLayout,
     clip_text_config,
     clip_text_map,
-    diffusers_unet_config,
     diffusers_vae_config,
     modern_vae_name,
-    unet_config,
     unet_map,
     vae_config,
     vae_map,
 )
+from engine.weights.unet_config import diffusers_unet_config, unet_config
 
 LAYOUT = Path(__file__).parents[1] / "parity" / "layouts" / "sd15.json.gz"
 

@@ -15,6 +15,7 @@ from engine.families.parts.text_encoder import TextEncoder
 from engine.weights import keymaps, openclip
 from engine.weights.header import Header, TensorInfo
 from engine.weights.quantised import is_quantised, settled
+from engine.weights.unet_config import diffusers_unet_config, unet_config
 
 if TYPE_CHECKING:
     from engine.models.device import Device
@@ -106,7 +107,7 @@ def stored_unet(header: Header, prefix: str, defaults: Callable[[Mapping[str, An
     `easel.unet` wins over them."""
     tensors = header.under(prefix)
     ldm = "input_blocks.0.0.weight" in tensors
-    sizes = keymaps.unet_config(tensors) if ldm else keymaps.diffusers_unet_config(tensors)
+    sizes = unet_config(tensors) if ldm else diffusers_unet_config(tensors)
     config = {**sizes, **defaults(sizes), **json_metadata(header, "easel.unet")}
     rename = keymaps.unet_map(config).to_diffusers if ldm else _same
     return StoredPart(header, "denoiser", prefix, config, rename)

@@ -42,7 +42,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, TypeVar
@@ -243,6 +243,7 @@ class Declaration:
     fingerprint: Callable[..., Any] | None
     validate: Callable[..., bool | str] | None
     check_lazy: Callable[..., Sequence[str]] | None
+    inputs: dict[str, In] = field(default_factory=dict)
 
 
 def node(
@@ -267,6 +268,7 @@ def node(
     fingerprint: Callable[..., Any] | None = None,
     validate: Callable[..., bool | str] | None = None,
     check_lazy: Callable[..., Sequence[str]] | None = None,
+    inputs: Mapping[str, In] | None = None,  # more, whose names can't be parameters: the last one is their mapping
 ) -> Callable[[Function], Function]:
     """Declare a function as the node `name` (its class_type in prompts). The function itself is returned unchanged, so
     that other code and tests call it directly. `engine.nodes.load_all` finds it; nothing is registered at import."""
@@ -291,6 +293,7 @@ def node(
             fingerprint=fingerprint,
             validate=validate,
             check_lazy=check_lazy,
+            inputs=dict(inputs or {}),
         )
         return function
 

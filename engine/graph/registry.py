@@ -96,12 +96,13 @@ class NodeType:
         declaration = getattr(function, "__node__", None)
         if not isinstance(declaration, Declaration):
             raise TypeError(f"{function!r} is not declared with @node")
-        inputs = {i.name: i for i in _inputs_of(function)}
+        inputs = {i.name: i for i in _inputs_of(function, named=not declaration.inputs)}
+        inputs |= {name: Input(name, declared, optional=False) for name, declared in declaration.inputs.items()}
         return NodeType(
             name=declaration.name,
             declaration=declaration,
             inputs=inputs,
-            call=function,
+            call=_gathering(function, declaration.inputs) if declaration.inputs else function,
             is_async=inspect.iscoroutinefunction(function),
             module=function.__module__,
             lazy=frozenset(name for name, i in inputs.items() if i.declared.lazy),
@@ -181,8 +182,21 @@ def is_choices(kind: str | Sequence[str] | Choices) -> bool:
     return not isinstance(kind, str)
 
 
-def _inputs_of(function: Callable[..., Any]) -> Iterator[Input]:
+def _gathering(function: Callable[..., Any], names: Iterable[str]) -> Callable[..., Any]:
+    """The function, called with inputs whose names can't be parameters: it gets them as one mapping, in that order."""
+    mapping = list(inspect.signature(function).parameters)[-1]
+
+    def call(ctx: Any, **given: Any) -> Any:
+        gathered = {name: given.pop(name) for name in names}
+        return function(ctx, **given, **{mapping: gathered})
+
+    return call
+
+
+def _inputs_of(function: Callable[..., Any], named: bool = True) -> Iterator[Input]:
+    """`named`: every parameter is an input; else the last one gathers others."""
     parameters = list(inspect.signature(function).parameters.values())[1:]  # the first is ctx
+    parameters = parameters if named else parameters[:-1]
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             raise TypeError(f"{function.__qualname__}: *{parameter.name} is no input; name every input")

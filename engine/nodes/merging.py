@@ -19,7 +19,7 @@ Multiplier = Annotated[float, In("FLOAT", default=1.0, min=-10.0, max=10.0, step
 @node("ModelMergeSimple", title="ModelMergeSimple", title_zh="模型合并（简单）", category=CATEGORY, outputs=MODEL_OUT)
 def model_merge_simple(ctx: NodeContext, model1: MODEL, model2: MODEL, ratio: Ratio) -> tuple[Model]:
     """`ratio` of the first, the rest of the second."""
-    return (_models(ctx, model1, model2, blend(ratio)),)
+    return (merged_models(ctx, model1, model2, blend(ratio)),)
 
 
 @node("ModelMergeBlocks", title="ModelMergeBlocks", title_zh="模型合并（分块）", category=CATEGORY, outputs=MODEL_OUT)
@@ -28,12 +28,12 @@ def model_merge_blocks(
 ) -> tuple[Model]:
     """A ratio for each part of a UNet; layers of none of them, and models that are no UNets, go by `input`."""
     shares = {"input": input, "middle": middle, "out": out}
-    return (_models(ctx, model1, model2, _by_prefix(model1, shares)),)
+    return (merged_models(ctx, model1, model2, by_prefix(model1, shares)),)
 
 
 @node("ModelMergeAdd", title="ModelMergeAdd", title_zh="模型合并（相加）", category=CATEGORY, outputs=MODEL_OUT)
 def model_merge_add(ctx: NodeContext, model1: MODEL, model2: MODEL) -> tuple[Model]:
-    return (_models(ctx, model1, model2, total()),)
+    return (merged_models(ctx, model1, model2, total()),)
 
 
 @node(
@@ -44,7 +44,7 @@ def model_merge_add(ctx: NodeContext, model1: MODEL, model2: MODEL) -> tuple[Mod
     outputs=MODEL_OUT,
 )
 def model_merge_subtract(ctx: NodeContext, model1: MODEL, model2: MODEL, multiplier: Multiplier) -> tuple[Model]:
-    return (_models(ctx, model1, model2, difference(multiplier)),)
+    return (merged_models(ctx, model1, model2, difference(multiplier)),)
 
 
 @node("CLIPMergeSimple", title="CLIPMergeSimple", title_zh="CLIP 合并（简单）", category=CATEGORY, outputs=CLIP_OUT)
@@ -68,7 +68,7 @@ def clip_merge_subtract(ctx: NodeContext, clip1: CLIP, clip2: CLIP, multiplier: 
     return (_clips(ctx, clip1, clip2, difference(multiplier)),)
 
 
-def _by_prefix(model: Model, shares: Mapping[str, float]) -> Mix:
+def by_prefix(model: Model, shares: Mapping[str, float]) -> Mix:
     """A ratio for each layer by how its name begins in the files of the model's maker, the longest beginning first;
     the first ratio where none fits."""
     layout = model.family.layout(model)
@@ -86,7 +86,7 @@ def _by_prefix(model: Model, shares: Mapping[str, float]) -> Mix:
     return Mix(f"by prefix {sorted(shares.items())}", share)
 
 
-def _models(ctx: NodeContext, first: Model, second: Model, mix: Mix) -> Model:
+def merged_models(ctx: NodeContext, first: Model, second: Model, mix: Mix) -> Model:
     """What else the first is (patches, schedule) stays."""
     halves = [Half(model.ref, model.modules, model.adapters) for model in (first, second)]
     ref, adapters = merged(ctx.models, halves[0], halves[1], mix)

@@ -27,6 +27,9 @@ MODEL_FOLDERS: dict[str, tuple[str, ...]] = {
     "embeddings": ("embeddings",),
     "upscale_models": ("upscale_models",),
     "clip_vision": ("clip_vision",),
+    "style_models": ("style_models",),
+    "diffusers": ("diffusers",),
+    "configs": ("configs",),
     "vae_approx": ("vae_approx",),
     "taggers": ("taggers",),
     "captioners": ("captioners",),
@@ -40,6 +43,8 @@ MADE_HERE = {
     "loras": "loras",
 }
 MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
+FOLDER_MARK = "model_index.json"  # what a model has that is a folder, as diffusers saves them
+SUFFIXES_OF = {"configs": (".yaml", ".yml"), "diffusers": (FOLDER_MARK,)}
 BUNDLED = Path(__file__).resolve().parent.parent / "configs" / "demo"
 
 
@@ -136,21 +141,24 @@ class Workspace:
         return list(dict.fromkeys((*self.first.get(kind, ()), self.root / kind, *self.extra.get(kind, ()))))
 
     def list_models(self, folder: str) -> list[str]:
-        """Names relative to their root, with forward slashes, sorted, each once."""
+        """Names relative to their root, with forward slashes, sorted, each once; of "diffusers" those of folders."""
         names: set[str] = set()
+        suffixes = SUFFIXES_OF.get(folder, MODEL_SUFFIXES)
         for root in self.model_roots(folder):
             for directory, folders, files in os.walk(root, followlinks=True):
                 folders[:] = [one for one in folders if not _leads_back(directory, one)]
                 for file in files:
-                    if not file.lower().endswith(MODEL_SUFFIXES) or not self._belongs(folder, root, file):
+                    if not file.lower().endswith(suffixes) or not self._belongs(folder, root, file):
                         continue
-                    name = Path(directory, file).relative_to(root).as_posix()
+                    path = Path(directory) if folder == "diffusers" else Path(directory, file)
+                    name = path.relative_to(root).as_posix()
                     if is_text(name) and os.path.isfile(os.path.join(directory, file)):  # no link to nowhere
                         names.add(name)
         return sorted(names)
 
     def model_path(self, folder: str, name: str) -> Path:
-        """The file of a model by its listed name. Links lead where they lead: the owner of the machine made them.
+        """The file (of "diffusers" the folder) of a model by its listed name. Links lead where they lead: the owner of
+        the machine made them.
 
         Raises NotFound, or OutsideWorkspace for absolute names and those with '..'.
         """
@@ -158,7 +166,7 @@ class Workspace:
         if "\0" in name or ".." in parts or name.startswith(("/", "\\")) or Path(name).drive:
             raise OutsideWorkspace(path=name.replace("\0", "\\0"), root=self.models / folder)
         for root in self.model_roots(folder):
-            if os.path.isfile(root / name):
+            if os.path.isfile(root / name / FOLDER_MARK if folder == "diffusers" else root / name):
                 return root / name
         raise NotFound(
             what=f"file in models/{folder}",

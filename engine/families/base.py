@@ -177,6 +177,17 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Padding:
+    """Of a text in a T5: how many tokens of padding follow it, and how many tokens there are at least."""
+
+    more: int = 0
+    least: int = 0
+
+    def length(self, tokens: int) -> int:
+        return max(self.least, tokens + self.more)
+
+
+@dataclass(frozen=True)
 class Clip:
     """A CLIP link: text encoders with their tokenizers."""
 
@@ -189,6 +200,7 @@ class Clip:
     adapters: tuple[Adapter, ...] = ()
     stop_at_layer: int | None = None  # ComfyUI's CLIPSetLastLayer: -1 is the last
     embeddings: tuple[Path, ...] = ()  # folders with textual inversions
+    padding: Padding | None = None  # of T5, in place of the family's
     hooks: ClipHooks | None = None  # what acts while prompts are encoded, and with them in the denoiser
     about: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)  # what its file says of it
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from engine.families.base import Clip, Defaults, FamilySpec, LatentFormat, Model, Prompt, TextBatch
+from engine.families.base import Clip, Defaults, FamilySpec, LatentFormat, Model, Padding, Prompt, TextBatch
 from engine.families.parts.dit_family import DitFamily, NoTextEncoder
 from engine.families.parts.dit_kind import T5_NAME, DitKind
 from engine.families.parts.text_encoder import CLIP_L
@@ -88,6 +88,7 @@ detect, detect_denoiser = KIND.detect, KIND.detect_denoiser
 detect_vae, detect_clip = KIND.detect_vae, KIND.detect_clip
 
 TOKENS = 256  # of T5, at least: what schnell was trained with; longer prompts are longer
+PADDING = Padding(least=TOKENS)
 CAPTION_TOKENS = 512  # what training uses for dev
 MU = 1.15  # of dev's schedule at 1024 px; schnell's has none
 GUIDANCE = 3.5  # where a prompt says nothing of it
@@ -119,7 +120,7 @@ class Flux(DitFamily):
         for module, tokenizer, name in zip(modules, clip.tokenizers, clip.names, strict=True):
             prompt = text_for(text, name)
             if name == T5_NAME:
-                cross = t5.encode_prompt(module, tokenizer, prompt, clip.embeddings, TOKENS)
+                cross = t5.encode_prompt(module, tokenizer, prompt, clip.embeddings, clip.padding or PADDING)
             else:
                 _, pooled = clip_part.encode_prompt(module, tokenizer, prompt, clip.embeddings, clip.stop_at_layer)
         return TextBatch(cross, pooled.to(cross.device))
@@ -133,7 +134,7 @@ class Flux(DitFamily):
         for tokenizer, name, config in zip(clip.tokenizers, clip.names, clip.configs, strict=True):
             if name == T5_NAME:
                 count = len(tokens_of(text_for(text, name), tokenizer, lambda name: None)) + 1
-                cross = torch.zeros(1, max(TOKENS, count), int(config["d_model"]))
+                cross = torch.zeros(1, (clip.padding or PADDING).length(count), int(config["d_model"]))
             else:
                 pooled = torch.zeros(1, int(config["hidden_size"]))
         return TextBatch(cross, pooled)

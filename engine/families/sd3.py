@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from engine.families.base import Clip, Defaults, FamilySpec, LatentFormat, Model, Prompt, TextBatch
+from engine.families.base import Clip, Defaults, FamilySpec, LatentFormat, Model, Padding, Prompt, TextBatch
 from engine.families.parts.dit_family import DitFamily, NoTextEncoder
 from engine.families.parts.dit_kind import T5_NAME, DitKind
 from engine.families.parts.text_encoder import CLIP_G, CLIP_L
@@ -84,6 +84,7 @@ detect, detect_denoiser = KIND.detect, KIND.detect_denoiser
 detect_vae, detect_clip = KIND.detect_vae, KIND.detect_clip
 
 TOKENS = 77  # of T5, at least; longer prompts are longer
+PADDING = Padding(least=TOKENS)
 WIDTH = 4096  # of T5 and so of all tokens
 CLIP_WIDTHS = {"l": 768, "g": 1280}
 SHIFT = 3.0
@@ -123,7 +124,8 @@ class SD3(DitFamily):
             )
         if T5_NAME in asked:
             module, tokenizer, _ = parts[T5_NAME]
-            states[T5_NAME] = t5.encode_prompt(module, tokenizer, text_for(text, T5_NAME), clip.embeddings, TOKENS)
+            prompt = text_for(text, T5_NAME)
+            states[T5_NAME] = t5.encode_prompt(module, tokenizer, prompt, clip.embeddings, clip.padding or PADDING)
         return joined(states, pooled)
 
     def draft_prompt(self, clip: Clip, text: Prompt) -> TextBatch:
@@ -138,7 +140,7 @@ class SD3(DitFamily):
         for name, tokenizer, config in zip(clip.names, clip.tokenizers, clip.configs, strict=True):
             if name == T5_NAME and name in asked:
                 count = len(tokens_of(text_for(text, name), tokenizer, lambda name: None)) + 1
-                states[name] = torch.zeros(1, max(TOKENS, count), int(config["d_model"]))
+                states[name] = torch.zeros(1, (clip.padding or PADDING).length(count), int(config["d_model"]))
             elif name in asked:
                 length = int(config["max_position_embeddings"])
                 lengths[name] = length * len(chunks_of(text_for(text, name), tokenizer, lambda name: None))

@@ -22,9 +22,6 @@ from studio.decoding import shown
 
 # Folders of ComfyUI that nothing here reads yet: clients that ask for them get an empty list, not an error.
 UNUSED_FOLDERS = (
-    "configs",
-    "style_models",
-    "diffusers",
     "gligen",
     "custom_nodes",
     "hypernetworks",

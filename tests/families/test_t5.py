@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import T5Config, T5EncoderModel
 
+from engine.families.base import Padding
 from engine.families.parts import t5
 from engine.families.parts.layers import Storage, can_keep, keep_stored
 from engine.families.parts.t5_tokenizer import t5_tokenizer, t5_tokenizer_from_json
@@ -52,18 +53,18 @@ def test_a_tokenizer_of_another_kind_is_refused():
 def test_a_prompt_is_padded_and_its_padding_is_seen():
     tokenizer, module = t5_tokenizer(), ours()
     with torch.no_grad():
-        hidden = t5.encode_prompt(module, tokenizer, "a red fox", (), 12)
+        hidden = t5.encode_prompt(module, tokenizer, "a red fox", (), Padding(least=12))
         ids = torch.tensor([[3, 9, 1131, 3, 20400, 1, *[0] * 6]])
         torch.testing.assert_close(hidden, reference()(ids).last_hidden_state)
-        assert t5.encode_prompt(module, tokenizer, "a red fox " * 5, (), 12).shape == (1, 26, 16)
+        assert t5.encode_prompt(module, tokenizer, "a red fox " * 5, (), Padding(least=12)).shape == (1, 26, 16)
 
 
 def test_weights_scale_the_distance_to_an_empty_prompt():
     tokenizer, module = t5_tokenizer(), ours()
     with torch.no_grad():
-        weighted = t5.encode_prompt(module, tokenizer, "a (red:1.5) fox", (), 8)
-        plain = t5.encode_prompt(module, tokenizer, "a red fox", (), 8)
-        empty = t5.encode_prompt(module, tokenizer, "", (), 8)
+        weighted = t5.encode_prompt(module, tokenizer, "a (red:1.5) fox", (), Padding(least=8))
+        plain = t5.encode_prompt(module, tokenizer, "a red fox", (), Padding(least=8))
+        empty = t5.encode_prompt(module, tokenizer, "", (), Padding(least=8))
     torch.testing.assert_close(weighted[:, 2], (plain - empty)[:, 2] * 1.5 + empty[:, 2])
     assert torch.equal(weighted[:, [0, 1, 3, 4, 5, 6, 7]], plain[:, [0, 1, 3, 4, 5, 6, 7]])
 
@@ -72,7 +73,7 @@ def test_captions_of_different_length_are_one_batch():
     captions = ["a red fox", "a red fox in the snow"]
     module, tokenizer = ours(), t5_tokenizer()
     whole = t5.encode_captions(module, tokenizer, captions, 12)
-    torch.testing.assert_close(whole[:1], t5.encode_prompt(module, tokenizer, captions[0], (), 12))
+    torch.testing.assert_close(whole[:1], t5.encode_prompt(module, tokenizer, captions[0], (), Padding(least=12)))
     cut = t5.encode_captions(module, tokenizer, captions, 5)
     assert cut.shape == (2, 5, 16) and torch.equal(cut[0], cut[1]), "both begin alike and are cut before they differ"
 
@@ -86,7 +87,7 @@ def test_stored_weights_are_used_in_float32(dtype: torch.dtype):
     }
     plain.load_state_dict(rounded)
     with torch.no_grad():
-        hidden = t5.encode_prompt(module, t5_tokenizer(), "a red fox", (), 8)
+        hidden = t5.encode_prompt(module, t5_tokenizer(), "a red fox", (), Padding(least=8))
         torch.testing.assert_close(hidden, plain(torch.tensor([[3, 9, 1131, 3, 20400, 1, 0, 0]])).last_hidden_state)
     assert hidden.dtype == torch.float32
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
+from engine.families.base import Padding
 from engine.families.parts.clip import textual_inversion
 from engine.families.parts.prompt import Text, Token, tokens_of
 from engine.families.parts.t5_tokenizer import T5Tokenizer
@@ -39,9 +40,9 @@ class GatedDense(nn.Module):
 
 
 def encode_prompt(
-    module: nn.Module, tokenizer: T5Tokenizer, text: Text, embeddings: Sequence[Path], min_length: int
+    module: nn.Module, tokenizer: T5Tokenizer, text: Text, embeddings: Sequence[Path], padding: Padding
 ) -> Tensor:
-    """-> (1, at least min_length, width). Padding takes part as any token does.
+    """-> (1, tokens, width). Padding takes part as any token does.
 
     Weights scale the distance from what an empty prompt of that length gives at the same position.
     """
@@ -50,7 +51,8 @@ def encode_prompt(
     def embed(name: str) -> list[Tensor] | None:
         return textual_inversion(embeddings, name, model.config.d_model)
 
-    tokens = padded(tokens_of(text, tokenizer, embed), tokenizer, min_length)
+    found = tokens_of(text, tokenizer, embed)
+    tokens = padded(found, tokenizer, padding.length(len(found) + 1))
     weighted = any(token.weight != 1.0 for token in tokens)
     rows = [tokens, padded([], tokenizer, len(tokens))] if weighted else [tokens]
     hidden = run(model, _embedded(model, rows))

@@ -85,12 +85,13 @@ class JobStore:
         *,
         settings: Mapping[str, str] | None = None,
         longest_first: bool | None = None,
+        users: Collection[str] | None = None,
     ) -> list[Job]:
         """By time of creation; by how long they ran, where `longest_first` is said. What runs next is `in_line`.
 
         `settings`: {JSON path in a job's settings: text}, e.g. {"$.dataset": "cats"}; all must be equal.
         """
-        where, values = _where(settings, state=states, kind=kinds)
+        where, values = _where(settings, state=states, kind=kinds, user=users)
         order = f"seq {'DESC' if newest_first else 'ASC'}"
         if longest_first is not None:
             lasted = "coalesce(finished, started, 0) - coalesce(started, 0)"
@@ -103,13 +104,16 @@ class JobStore:
         states: Collection[str] | None = None,
         kinds: Collection[str] | None = None,
         settings: Mapping[str, str] | None = None,
+        users: Collection[str] | None = None,
     ) -> int:
-        where, values = _where(settings, state=states, kind=kinds)
+        where, values = _where(settings, state=states, kind=kinds, user=users)
         return self._rows(f"SELECT count(*) FROM jobs {where}", values)[0][0]
 
-    def in_line(self, kinds: Collection[str] | None = None, limit: int = 1000) -> list[Job]:
+    def in_line(
+        self, kinds: Collection[str] | None = None, limit: int = 1000, users: Collection[str] | None = None
+    ) -> list[Job]:
         """Queued jobs in the order in which they will run."""
-        where, values = _where(state=[JobState.queued], kind=kinds)
+        where, values = _where(state=[JobState.queued], kind=kinds, user=users)
         query = f"SELECT * FROM jobs {where} ORDER BY priority, position, seq LIMIT ?"
         return [self._job(row) for row in self._rows(query, (*values, limit))]
 

@@ -14,7 +14,7 @@ from engine.errors import EaselError, InputError
 from engine.jobs.errors import UnknownJob
 from engine.jobs.types import Job, JobState
 from studio.app import App
-from studio.comfy.prompt import KIND, entry, number_of
+from studio.comfy.prompt import KIND, entry, number_of, users_of
 from studio.comfy.requests import empty, json_object
 
 ENDED = [state for state in JobState if state.ended]
@@ -41,7 +41,8 @@ def routes(app: App) -> list[BaseRoute]:
     async def history(request: Request) -> Response:
         if request.method == "GET":
             most = _number(request, "max_items", app.settings.limits.history)
-            return JSONResponse(await run_in_threadpool(_history, app, most, _number(request, "offset", -1)))
+            offset = _number(request, "offset", -1)
+            return JSONResponse(await run_in_threadpool(_history, app, most, offset, users_of(request)))
         body = await json_object(request)
         await run_in_threadpool(_delete, app, body)
         return empty()
@@ -114,13 +115,13 @@ def _status_without_worker(job: Job) -> dict[str, Any]:
     return {"status_str": "success" if good else "error", "completed": good, "messages": messages}
 
 
-def _history(app: App, most: int, offset: int) -> dict[str, Any]:
+def _history(app: App, most: int, offset: int, users: list[str] | None) -> dict[str, Any]:
     """Oldest first. Without an offset the newest `most`; with one, `most` from there, counted from the oldest."""
     most = max(0, min(most, app.settings.limits.history))
     if offset < 0:
-        rows = app.jobs.list(states=ENDED, kinds=[KIND], limit=most)[::-1]
+        rows = app.jobs.list(ENDED, [KIND], most, users=users)[::-1]
     else:
-        rows = app.jobs.list(states=ENDED, kinds=[KIND], limit=most, offset=offset, newest_first=False)
+        rows = app.jobs.list(ENDED, [KIND], most, offset, newest_first=False, users=users)
     return {job.id: history_entry(job) for job in rows if _in_history(job)}
 
 
@@ -157,7 +158,7 @@ def _cancelled(app: App, job_id: str) -> bool:
 
 
 def _jobs(app: App, request: Request) -> dict[str, Any]:
-    """GET /jobs?status=&workflow_id=&sort_by=&sort_order=&limit=&offset=. Raises UnknownFilter."""
+    """GET /jobs?status=&workflow_id=&user=&sort_by=&sort_order=&limit=&offset=. Raises UnknownFilter."""
     query = request.query_params
     wanted = {name for name in query.get("status", "").split(",") if name}
     _known("status", wanted, set(_STATUS.values()))
@@ -169,10 +170,11 @@ def _jobs(app: App, request: Request) -> dict[str, Any]:
     offset = max(0, _number(request, "offset", 0))
     descending = query.get("sort_order", "desc") == "desc"
     longest_first = descending if query.get("sort_by") == _BY_DURATION else None
-    total = app.jobs.count(states, [KIND], settings)
+    users = users_of(request)
+    total = app.jobs.count(states, [KIND], settings, users)
     rows = app.jobs.list(
         states, [KIND], limit, offset, descending or longest_first is not None, settings=settings,
-        longest_first=longest_first,
+        longest_first=longest_first, users=users,
     )  # fmt: skip
     return {
         "jobs": [_job_row(job) for job in rows],

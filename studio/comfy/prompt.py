@@ -46,7 +46,7 @@ def routes(app: App, sockets: Sockets, on_prompt: Callable[[Any], Awaitable[Any]
 
     async def queue(request: Request) -> Response:
         if request.method == "GET":
-            return JSONResponse(await run_in_threadpool(_queue, app))
+            return JSONResponse(await run_in_threadpool(_queue, app, users_of(request)))
         body = await json_object(request)
         await run_in_threadpool(_delete_from_queue, app, body)
         return empty()
@@ -170,10 +170,16 @@ def _place(app: App, job: Job, number: float) -> None:
             return
 
 
-def _queue(app: App) -> dict[str, Any]:
+def users_of(request: Request) -> list[str] | None:
+    """Whose prompts are asked for: `?user=NAME`, or `?user=me` for those of whoever asks; everybody's without it."""
+    name = request.query_params.get("user")
+    return None if name is None else [getattr(request.state, "user", "") if name == "me" else name]
+
+
+def _queue(app: App, users: list[str] | None) -> dict[str, Any]:
     return {
-        "queue_running": [entry(job) for job in running(app)],
-        "queue_pending": [entry(job) for job in app.jobs.in_line(kinds=[KIND], limit=MOST_IN_QUEUE)],
+        "queue_running": [entry(job) for job in running(app) if users is None or job.user in users],
+        "queue_pending": [entry(job) for job in app.jobs.in_line([KIND], MOST_IN_QUEUE, users)],
     }
 
 

@@ -12,6 +12,7 @@ from engine.errors import EaselError
 from studio.comfy.requests import error_response
 from tests.studio.conftest import Served
 from tests.studio.test_files import opened, png
+from tests.studio.test_prompt import ended
 
 PATHS = """
 /prompt /queue /history /object_info /object_info/Show /system_stats /features /models /models/checkpoints /embeddings
@@ -213,3 +214,26 @@ def test_a_job_says_by_which_token_it_came(served: Served) -> None:
         job = person.get(f"/studio/jobs/{made}").json()
         assert (job["user"], job["client_id"]) == ("krita", "canvas")
         assert person.get(f"/studio/jobs/{mine}").json()["user"] == "local"
+
+
+def test_queue_history_and_jobs_can_be_those_of_one_user(served: Served) -> None:
+    headers = {"Authorization": f"Bearer {served.app.access.new_token('painter')}"}
+    holding = {"1": {"class_type": "Hold", "inputs": {"seconds": 30, "mode": "sleep"}}}
+    quick = {"1": {"class_type": "Hold", "inputs": {"seconds": 0, "mode": "sleep"}}}
+    with served.client(headers=headers) as program, served.client() as person:
+        first = person.post("/prompt", json={"prompt": holding}).json()["prompt_id"]
+        theirs = [program.post("/prompt", json={"prompt": quick}).json()["prompt_id"] for _ in range(2)]
+        mine = person.post("/prompt", json={"prompt": quick}).json()["prompt_id"]
+
+        def waiting(client: httpx.Client, who: str) -> list[str]:
+            return [row[1] for row in client.get(f"/queue{who}").json()["queue_pending"]]
+
+        assert waiting(program, "?user=me") == theirs and waiting(person, "?user=painter") == theirs
+        assert waiting(person, "?user=me") == [mine] and waiting(program, "") == [*theirs, mine]
+        assert program.get("/queue?user=me").json()["queue_running"] == []
+        person.post("/interrupt", json={"prompt_id": first})
+        ended(person, mine)
+        assert list(program.get("/history?user=me").json()) == theirs
+        rows = program.get("/api/jobs?user=me").json()
+        assert [row["id"] for row in rows["jobs"]] == theirs[::-1] and rows["pagination"]["total"] == 2
+        assert person.get("/history?user=nobody").json() == {}

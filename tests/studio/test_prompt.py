@@ -6,12 +6,15 @@ import json
 import struct
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from websockets.sync.client import connect
 
+from studio.comfy import history
+from studio.settings import StudioSettings
 from tests.studio.conftest import PATIENCE, Served
 
 NUMBER = {"class_type": "Number", "inputs": {"value": 3}}
@@ -248,6 +251,21 @@ def test_history_is_given_oldest_first_and_can_be_cleared(client: httpx.Client) 
     assert jobs["jobs"][0]["id"] == made[2] and jobs["pagination"]["has_more"] is True
     client.post("/history", json={"clear": True})
     assert client.get("/history").json() == {}
+
+
+def test_the_oldest_go_beyond_the_limit_that_the_owner_set_and_10_000_are_the_default(
+    served: Served, client: httpx.Client
+) -> None:
+    assert StudioSettings().limits.history == 10_000
+    made = [client.post("/prompt", json={"prompt": prompt()}).json()["prompt_id"] for _ in range(6)]
+    for prompt_id in made:
+        ended(client, prompt_id)
+    limits = served.app.settings.limits.model_copy(update={"history": 3})
+    small = replace(served.app, settings=served.app.settings.model_copy(update={"limits": limits}))
+    assert history.prune(small) >= 3
+    assert list(client.get("/history").json()) == made[3:]
+    assert client.get(f"/history/{made[0]}").json() == {}
+    assert history.prune(small) == 0
 
 
 def test_two_clients_of_one_id_both_hear_and_a_client_that_returns_is_told_where_it_stands(served: Served) -> None:

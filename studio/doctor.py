@@ -145,7 +145,7 @@ def _packs(workspace: Workspace) -> Iterator[Row]:
         packs = json.loads((workspace.cache / "packs.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    good = [pack["name"] for pack in packs if not pack["error"]]
+    good = [pack["name"] for pack in packs if not pack["error"] and not pack.get("off")]
     if good:
         yield "ok", f"node packs: {', '.join(good)}", ""
     for pack in packs:

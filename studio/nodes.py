@@ -70,6 +70,10 @@ class NodeList:
         """The packs of custom_nodes, as the worker has loaded them; none while it has not."""
         return self._heard().get("packs", [])
 
+    def known_packs(self) -> list[dict[str, Any]] | None:
+        """The same as far as the worker has told already; None when it has not."""
+        return self._told.get("packs")
+
     @property
     def replacements(self) -> list[Replacement]:
         """What stands for node types that are no more."""

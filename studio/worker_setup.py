@@ -75,7 +75,7 @@ def _packs(worker: WorkerHandle, registry: Registry) -> Callable[[dict[str, Any]
         worker.emit("pack_message", name=event, data=data, sid=sid)
 
     host = Host(worker.workspace, worker.models, registry, emit)
-    packs = load_packs(worker.workspace.pack_roots, host)
+    packs = load_packs(worker.workspace.pack_roots, host, lambda name: worker.phase(f"loading node packs: {name}"))
     served = serve(prompt_server())
     with replacing(worker.workspace.cache / PACKS_FILE, "w") as file:
         json.dump([pack.to_json() for pack in packs], file)

@@ -1,4 +1,4 @@
-"""The System tab: device, memory, machine and log."""
+"""The System tab: API tokens, node packs of others, device, memory, machine and log."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ from tabs.shell import Pages
 
 def build(app: App, pages: Pages) -> None:
     part("easel-tokens")
+    part("easel-packs")
     part("easel-system")

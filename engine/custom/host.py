@@ -26,6 +26,11 @@ class NoHost(GraphError):
     zh = "此处无法运行第三方节点代码：尚未由程序启用。请先调用 engine.custom.packs.load_packs。"
 
 
+class NodeExited(GraphError):
+    en = "The node called sys.exit({code!r}). Node code must raise an error instead."
+    zh = "节点调用了 sys.exit({code!r})。节点代码应抛出错误。"
+
+
 class Emit(Protocol):
     """Sends a message to websocket clients: to the one with the id `sid`, to all when it is None."""
 
@@ -72,6 +77,8 @@ def within(ctx: CallContext, call: Callable[[], Any]) -> Any:
     here.latest = ctx
     try:
         return call()
+    except SystemExit as error:
+        raise NodeExited(code=error.code) from error
     finally:
         here.current.reset(token)
         here.latest = before

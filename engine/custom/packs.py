@@ -11,19 +11,23 @@ import json
 import logging
 import sys
 import time
+import tomllib
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from engine.custom import surface, v1, v3
+from engine.custom.attempts import Attempts
+from engine.custom.guard import guarded
 from engine.custom.host import Host, open_host
 from engine.custom.serving import Registered, Served
 from engine.custom.v1 import fresh
 from engine.graph.catalogue import Catalogue
 from engine.graph.registry import NodeType
+from engine.workspace import is_text
 
 if TYPE_CHECKING:
     from engine.custom.surface.server import PromptServer
@@ -39,6 +43,8 @@ class Pack:
 
     name: str
     path: str
+    version: str = ""
+    off: bool = False  # its owner has named it NAME.disabled
     seconds: float = 0.0
     nodes: list[str] = field(default_factory=list)
     web: str = ""  # the folder that is served at /extensions/NAME/
@@ -50,17 +56,40 @@ class Pack:
         return asdict(self)
 
 
-def load_packs(roots: Sequence[Path], opened: Host) -> list[Pack]:
-    """Load every pack below `roots` and add its nodes to the host's registry. Never raises for what a pack does."""
+class EndedTheWorker(Exception):
+    """A pack that was not tried again."""
+
+
+def load_packs(roots: Sequence[Path], opened: Host, say: Callable[[str], None] = lambda name: None) -> list[Pack]:
+    """Load every pack below `roots` and add its nodes to the host's registry. Never raises for what a pack does; `say`
+    hears the name of each before its turn."""
     open_host(opened)
     surface.install()
-    found = [Pack(_name(path), str(path)) for path in _paths(roots)]
-    for pack in found:
-        _prestart(pack)
-    for pack in found:
-        if not pack.error:
-            _load(pack, opened)
+    found = list(_packs(roots))
+    attempts = Attempts(opened.workspace.cache)
+    for load in (_prestart, _load):
+        for pack in found:
+            if not pack.off and not pack.error:
+                say(pack.name)
+                _safely(pack, opened, attempts, load)
     return found
+
+
+def _safely(pack: Pack, opened: Host, attempts: Attempts, load: Callable[[Pack, Host], None]) -> None:
+    begin, path = time.monotonic(), Path(pack.path)
+    if attempts.are_enough(path):
+        why = "it ended the worker process when it was loaded, twice. It is tried again when its files have changed."
+        _failed(pack, EndedTheWorker(why))
+        return
+    attempts.begin(path)
+    with guarded() as changed:
+        try:
+            load(pack, opened)
+        except BaseException as error:  # also SystemExit: a pack must not end the worker
+            _failed(pack, error)
+    pack.problems += changed()
+    attempts.end(path)
+    pack.seconds = round(pack.seconds + time.monotonic() - begin, 3)
 
 
 def told(opened: Host, packs: Sequence[Pack], known: str, served: Served | None = None) -> dict[str, Any]:
@@ -76,36 +105,57 @@ def told(opened: Host, packs: Sequence[Pack], known: str, served: Served | None 
     return {"digest": digest} if digest == known else {"digest": digest, **body}
 
 
-def _paths(roots: Sequence[Path]) -> Iterator[Path]:
+def _packs(roots: Sequence[Path]) -> Iterator[Pack]:
+    """In the order of their names, each under a name of its own."""
+    names: set[str] = set()
     for root in roots:
         for path in sorted(root.iterdir()) if root.is_dir() else ():
-            if path.name.startswith((".", "__")) or path.name.endswith(".disabled"):
+            if path.name.startswith((".", "__")) or not (path.is_dir() or path.suffix == ".py"):
                 continue
-            if (path / "__init__.py").is_file() or (path.suffix == ".py" and path.is_file()):
-                yield path
+            off = path.name.endswith(".disabled")
+            name = path.name.removesuffix(".disabled").removesuffix(".py" if path.is_file() else "")
+            name = name if is_text(name) else ascii(name)  # bytes that are no UTF-8
+            while name in names:
+                name += "_"
+            names.add(name)
+            pack = Pack(name, str(path), _version(path), off)
+            if path.is_dir() and not off and not (path / "__init__.py").is_file():
+                _failed(pack, ImportError(f"there is no __init__.py in {path}{_deeper(path)}"))
+            yield pack
 
 
-def _name(path: Path) -> str:
-    return path.stem if path.suffix == ".py" else path.name
+def _deeper(path: Path) -> str:
+    inner = sorted(one.name for one in path.iterdir() if (one / "__init__.py").is_file())
+    return f". Are its folders {', '.join(inner)} the packs? Then they belong beside it" if inner else ""
 
 
-def _prestart(pack: Pack) -> None:
+def _version(path: Path) -> str:
+    """As its pyproject.toml says, which is where the registry of such packs looks."""
+    try:
+        project = tomllib.loads((path / "pyproject.toml").read_text(encoding="utf-8")).get("project")
+    except (OSError, ValueError):
+        return ""
+    version = project.get("version") if isinstance(project, dict) else None
+    return version[:40] if isinstance(version, str) else ""
+
+
+def _module_name(pack: Pack, package: str = PACKAGE) -> str:
+    """Without dots, which would make it a module of another package; no other pack can have a slash in its name."""
+    return f"{package}.{pack.name.replace('.', '/')}"
+
+
+def _prestart(pack: Pack, opened: Host) -> None:
     """Some packs prepare something before any other is imported."""
     script = Path(pack.path) / "prestartup_script.py"
-    if not script.is_file():
-        return
-    try:
-        _import(f"{PACKAGE}_prestart.{pack.name.replace('.', '_')}", script)
-    except BaseException as error:  # also SystemExit: a pack must not end the worker
-        _failed(pack, error)
+    if script.is_file():
+        _import(_module_name(pack, f"{PACKAGE}_prestart"), script)
 
 
 def _load(pack: Pack, opened: Host) -> None:
-    begin = time.monotonic()
     path, registry = Path(pack.path), opened.registry
     registered = Registered(prompt_server())
     try:
-        module = _import(f"{PACKAGE}.{pack.name.replace('.', '_')}", path / "__init__.py" if path.is_dir() else path)
+        module = _import(_module_name(pack), path / "__init__.py" if path.is_dir() else path)
         for node_type, cls in _node_types(pack, module):
             if node_type.name in registry:
                 other = registry[node_type.name].module
@@ -117,10 +167,9 @@ def _load(pack: Pack, opened: Host) -> None:
         pack.web = _web_folder(path, module)
         pack.routes, problems = registered.finish()
         pack.problems += problems
-    except BaseException as error:  # also SystemExit: a pack must not end the worker
+    except BaseException:
         registered.undo()
-        _failed(pack, error)
-    pack.seconds = round(time.monotonic() - begin, 3)
+        raise
 
 
 def _node_types(pack: Pack, module: ModuleType) -> Iterator[tuple[NodeType, type]]:
@@ -174,7 +223,11 @@ def _import(name: str, path: Path) -> ModuleType:
 
 
 def _web_folder(path: Path, module: ModuleType) -> str:
-    wanted = getattr(module, "WEB_DIRECTORY", None)
+    """WEB_DIRECTORY, or else what the pack has put into nodes.EXTENSION_WEB_DIRS; it must lie within the pack."""
+    from engine.custom.surface.nodes import EXTENSION_WEB_DIRS
+
+    given = [str(folder) for folder in EXTENSION_WEB_DIRS.values() if Path(folder).is_relative_to(path)]
+    wanted = getattr(module, "WEB_DIRECTORY", None) or (given[0] if given else None)
     if not isinstance(wanted, str) or not path.is_dir():
         return ""
     folder = (path / wanted).resolve()
@@ -183,5 +236,10 @@ def _web_folder(path: Path, module: ModuleType) -> str:
 
 def _failed(pack: Pack, error: BaseException) -> None:
     surface.explain(error)
+    frame = error.__traceback__
+    while frame is not None and not frame.tb_frame.f_code.co_filename.startswith(pack.path):
+        frame = frame.tb_next
+    if frame is not None:  # what lies before the pack's own lines is how it was loaded
+        error = error.with_traceback(frame)
     pack.error = "".join(traceback.format_exception(error))
     log.warning("the pack %s can't be used\n%s", pack.name, pack.error)

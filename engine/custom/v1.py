@@ -63,7 +63,7 @@ def fresh(kind: NodeType) -> NodeType:
         return kind
     try:
         inputs = {item.name: item for item in _inputs(cls.INPUT_TYPES())}
-    except Exception:  # code of others; what it said when it was loaded still stands
+    except (Exception, SystemExit):  # code of others; what it said when it was loaded still stands
         return kind
     return replace(kind, inputs=inputs)
 

@@ -212,7 +212,7 @@ class Worker:
             if handler is None:
                 raise UnknownRequest(name=request["name"], known=", ".join(sorted(self.handle.handlers)))
             return answer | {"value": handler(request["payload"])}
-        except Exception as error:
+        except BaseException as error:  # also SystemExit: this thread answers for everybody
             return answer | {"error": _error(error)}
 
     def _beat(self) -> None:

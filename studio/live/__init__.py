@@ -8,9 +8,9 @@ from __future__ import annotations
 from starlette.routing import BaseRoute, Mount
 
 from studio.app import App
-from studio.live import assets, datasets, events, pictures, runs, system, tokens, tools, workflows
+from studio.live import assets, datasets, events, packs, pictures, runs, system, tokens, tools, workflows
 
 
 def routes(app: App) -> list[BaseRoute]:
-    parts = (assets, events, pictures, runs, datasets, tools, workflows, tokens, system)
+    parts = (assets, events, pictures, runs, datasets, tools, workflows, tokens, packs, system)
     return [Mount("/studio", routes=[route for part in parts for route in part.routes(app)])]

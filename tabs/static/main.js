@@ -8,6 +8,7 @@ import './gallery.js';
 import './dataset/element.js';
 import './curve.js';
 import './system.js';
+import './packs.js';
 import './tokens.js';
 import './search.js';
 import './chrome.js';

@@ -2,7 +2,7 @@
 
 import { Live, bytes, call, esc, lang, t } from './easel.js';
 
-class Polled extends Live {
+export class Polled extends Live {
   start() {
     const load = () => { if (this.offsetParent && !document.hidden) this.load(); };
     this.timer = setInterval(load, this.every);

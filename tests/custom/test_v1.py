@@ -26,18 +26,12 @@ def shown(packs: Packs, prompt: dict[str, Any], node: str = "9", **extra: Any) -
 
 def test_packs_load_and_a_broken_one_is_listed_with_its_traceback(packs: Packs) -> None:
     names = [pack.name for pack in packs.packs]
-    assert names == [
-        "answers",
-        "broken",
-        "exits",
-        "lists",
-        "one_file",
-        "typed",
-        "utility",
-    ]
+    assert names == ["answers", "broken", "exits", "lists", "off", "one_file", "typed", "utility"]
+    assert packs.pack("off").off and not packs.pack("off").nodes and not packs.pack("off").error
     assert packs.pack("one_file").nodes == ["Twice"]
     assert "comfy.ldm" in packs.pack("broken").error and "docs/custom-nodes.md" in packs.pack("broken").error
     assert "SystemExit: 3" in packs.pack("exits").error
+    assert packs.pack("exits").error.splitlines()[1].endswith('packs/exits/__init__.py", line 5, in <module>')
     assert [one.partition(":")[0] for one in packs.pack("utility").problems] == ["NoMethod"]
     assert packs.pack("utility").routes == ["GET /utility/hello/{name}"]
     assert packs.pack("utility").web.endswith("packs/utility/web")

@@ -54,7 +54,8 @@ def far_pass(
     try:
         source = source_of(ctx, dataset, cluster.origin(), tool)
         done = FarTool(source, Results(dataset, source.id, source.tool, getattr(tool, "replace", "none")))
-        known = set() if settings.overwrite else known_to(dataset, source.id)
+        always = settings.overwrite or (not isinstance(tool, OnnxTool) and tool.always)
+        known = set() if always else known_to(dataset, source.id)
         left = [id for id in ids if id not in known]
         done.skipped = len(ids) - len(left)
         words = Words(dataset, cluster.wants_words())

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
 
 from taggers.tool import CaptionerKind, SampledTool, batch_of, longest_answer, setting
 
@@ -45,6 +47,7 @@ TASKS: dict[str, Task] = {
     "<MIXED_CAPTION_PLUS>": Task("<MIXED_CAPTION_PLUS>", "text"),
     "<ANALYZE>": Task("<ANALYZE>", "text"),
 }
+REGION_TASKS = tuple(name for name in TASKS if name.startswith("<REGION_TO_"))
 TaskName = Literal[
     "<CAPTION>",
     "<DETAILED_CAPTION>",
@@ -93,8 +96,8 @@ class FlorenceTool(SampledTool):
         None,
         "Region",
         "区域",
-        "For tasks about a region: left, top, right, bottom as shares of the picture.",
-        "用于区域任务：左、上、右、下，以图片边长的比例表示。",
+        "For tasks about a region: left, top, right, bottom as shares of the picture. The answer becomes its label.",
+        "用于区域任务：左、上、右、下，以图片边长的比例表示。回答将成为该区域的标签。",
     )
     num_beams: int = setting(3, "Beams", "束数", "More search more carefully.", "越大搜索越仔细。", ge=1, le=16)
     labels_as_tags: bool = setting(
@@ -107,9 +110,28 @@ class FlorenceTool(SampledTool):
     max_new_tokens: int = longest_answer(1024)
     batch_size: int = batch_of(8)
 
+    @model_validator(mode="after")
+    def _is_about_a_region(self) -> Self:
+        if self.task in REGION_TASKS and self.region is None and "<loc_" not in self.text + self.prompt:
+            raise ValueError(f"{self.task} is about a region: draw one on a picture (请先在图片上画出区域)")
+        if self.region is not None:
+            left, top, right, bottom = self.region
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise ValueError(f"the region {self.region} must be left, top, right, bottom as shares from 0 to 1")
+        return self
+
     @property
     def gives(self) -> Gives:
         return "text" if self.prompt.strip() else TASKS[self.task].gives
+
+    @property
+    def always(self) -> bool:
+        """Asked about one region, it may be asked about another."""
+        return self.region is not None
+
+    def identity(self) -> dict[str, Any]:
+        """All regions that one task was asked about are of one source."""
+        return super(FlorenceTool, self.model_copy(update={"region": None})).identity()
 
     def instruction(self) -> str:
         about = self.text

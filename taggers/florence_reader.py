@@ -6,13 +6,14 @@ It runs in the worker, on transformers' native classes. Files in Microsoft's lay
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from engine.dataset.regions import Region
 from engine.models.manager import ModelManager
 from engine.weights.header import read_header
 from engine.weights.load import read_tensors
@@ -99,13 +100,18 @@ class FlorenceReader:
         cut = int((ids != words.pad_token_id).sum()) > self._tool.max_new_tokens
         if gives in ("text", "tags"):
             text = words.decode(ids, skip_special_tokens=True).strip()
+            if self._tool.region is not None and text:
+                named = Region(text, "box", tuple(round(share, 4) for share in self._tool.region))
+                return Answer(regions=(named,), tags=self._tags([text]), cut=cut, more=True)
             wanted = gives == "tags" or self._tool.write == "tags"
             return Answer(text, tags=tags_in(text) if wanted else None, cut=cut)
         # places are special words in some tokenizers: they must be kept here
         regions = regions_in(words.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False), gives)
         names = tuple(dict.fromkeys(region.label for region in regions if region.label))
-        tags = tags_in(", ".join(names)) if self._tool.labels_as_tags else None
-        return Answer(regions=tuple(regions), tags=tags, cut=cut)
+        return Answer(regions=tuple(regions), tags=self._tags(names), cut=cut, more=self._tool.region is not None)
+
+    def _tags(self, labels: Iterable[str]) -> tuple[str, ...] | None:
+        return tags_in(", ".join(labels)) if self._tool.labels_as_tags else None
 
     def _working(self, pictures: int) -> int:
         side = self._pixels.size or 768

@@ -14,6 +14,7 @@ from engine.errors import EaselError, InvalidSetting
 from engine.settings import checked
 from engine.workspace import Workspace
 from taggers.catalogue import CAPTIONERS, all_folders, installed, kind_of
+from taggers.florence import REGION_TASKS
 from taggers.joycaption import matrix
 from taggers.settings import Captioner
 from taggers.tool import CaptionerKind
@@ -77,7 +78,12 @@ def captioner_rows(workspace: Workspace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for form in tool_forms(workspace):
         note = {"en": form.get("note", ""), "zh": form.get("note_zh", "")}
-        common = {"fields": form["fields"], "note": note, "thresholds": {}}
+        common = {
+            "fields": form["fields"],
+            "note": note,
+            "thresholds": {},
+            "region_tasks": form.get("region_tasks", []),
+        }
         if form["kind"] == "endpoint":
             rows.append({"name": "endpoint", "title": form["title"], "tool": {"kind": "endpoint"}, **common})
         elif form["kind"] != "onnx":
@@ -98,6 +104,7 @@ def _form(kind: CaptionerKind, models: list[dict[str, Any]]) -> dict[str, Any]:
         "folder": kind.recognise is not None,
         "models": models,
         "fields": fields_of(kind),
+        "region_tasks": list(REGION_TASKS) if "region" in kind.settings.model_fields else [],
     }
 
 

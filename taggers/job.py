@@ -26,7 +26,6 @@ from taggers.passes import Decoder, Words, chosen, chunks, decoding_threads
 from taggers.reader import Found, Reader
 from taggers.results import Results, known_to
 from taggers.settings import Captioner, OnnxTool, TagSettings
-from taggers.similarity import SimilarityTool
 from taggers.sources import list_problem, source_of
 from taggers.tool import About
 
@@ -117,7 +116,7 @@ def _opened(ctx: JobContext, dataset: Dataset, tool: OnnxTool | Captioner, setti
     source = source_of(ctx, dataset, reader.origin(), tool)
     after = "none" if isinstance(tool, OnnxTool) else tool.replace
     results = Results(dataset, source.id, f"{reader.title}", after)
-    always = settings.overwrite or isinstance(tool, SimilarityTool)  # captions change meanwhile
+    always = settings.overwrite or (not isinstance(tool, OnnxTool) and tool.always)
     return _Tool(tool, reader, source, results, set() if always else known_to(dataset, source.id))
 
 

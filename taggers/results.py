@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from engine.dataset.library import Dataset
 from engine.dataset.records import USER, Changes, Event, Picture, Reading
-from engine.dataset.regions import Region, add_regions, regions_by
+from engine.dataset.regions import Region, add_regions, regions_by, regions_of
 from engine.errors import EaselError, InputError
 from taggers.reader import Found
 from taggers.similarity import SIMILARITY_TAG
@@ -80,7 +80,7 @@ class Results:
     ) -> None:
         self.cut += answer.cut
         if answer.regions is not None:
-            regions[picture.id] = answer.regions
+            regions[picture.id] = (*self._kept(picture, answer), *answer.regions)
         if answer.score is not None:
             readings[picture.id] = Reading([(SIMILARITY_TAG, SIMILARITY_TAG, answer.score)])
         elif answer.tags is not None:
@@ -90,6 +90,14 @@ class Results:
         elif answer.regions is None:
             why = (" before its longest answer ended", "（在达到最长回答之前）") if answer.cut else ("", "")
             refused[picture] = NoAnswer(name=picture.name, why=why[0], why_zh=why[1])
+
+    def _kept(self, picture: Picture, answer: Answer) -> list[Region]:
+        """Regions that this source found before, where the answer adds to them; one with the same outline gives way."""
+        if not answer.more:
+            return []
+        new = {region.outline for region in answer.regions or ()}
+        before = regions_of(self._dataset.store, picture.id).get(self._source, [])
+        return [region for region in before if region.outline not in new]
 
     def _changes(self, texts: Mapping[int, str]) -> Changes:
         store, changes = self._dataset.store, Changes()

@@ -32,6 +32,11 @@ class SimilarityTool(CaptionTool):
     def quantise(self) -> Literal["none"]:
         return "none"
 
+    @property
+    def always(self) -> bool:
+        """Captions change meanwhile."""
+        return True
+
     def instruction(self) -> str:
         return "{caption}"
 

@@ -94,6 +94,11 @@ class CaptionTool(BaseModel):
         "替换哪些图片的当前描述；旧版本会保留。“none”仅保存为一个版本。",
     )
 
+    @property
+    def always(self) -> bool:
+        """Whether it reads a picture again that it has read with these settings."""
+        return False
+
     def instruction(self) -> str:
         """The prompt that the choices make."""
         return ""
@@ -174,13 +179,15 @@ def filled(template: str, about: About, most_tags: int = 40) -> str:
 @dataclass(frozen=True)
 class Answer:
     """What a captioner says of one picture. `cut`: it had not ended when the longest answer was reached. `score`: how
-    well picture and caption fit, of a model that compares them."""
+    well picture and caption fit, of a model that compares them. `more`: its regions come beside those that this tool
+    found before."""
 
     text: str = ""
     tags: tuple[str, ...] | None = None
     regions: tuple[Region, ...] | None = None
     cut: bool = False
     score: float | None = None
+    more: bool = False
 
 
 @dataclass(frozen=True)

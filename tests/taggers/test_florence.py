@@ -13,7 +13,7 @@ from engine.dataset.regions import Region
 from engine.models.device import CpuDevice
 from engine.models.manager import ModelManager
 from taggers.captioner_module import WrongWeights
-from taggers.florence import TASKS, FlorenceTool
+from taggers.florence import REGION_TASKS, TASKS, FlorenceTool
 from taggers.florence_keys import added_words, native_name
 from taggers.florence_reader import FlorenceReader
 from taggers.florence_regions import regions_in
@@ -92,6 +92,7 @@ def test_all_the_questions_are_those_of_transformers(folders: dict[str, Path]) -
     own = Florence2Processor(CLIPImageProcessorPil.from_pretrained(folders["native"]), words)
     for task, told in TASKS.items():
         about = " a cat" if "{text}" in told.question else ""
+        about = " <loc_1><loc_2><loc_3><loc_4>" if task in REGION_TASKS else about
         asked = FlorenceTool(task=task, text=about.strip()).asked()  # type: ignore[arg-type]
         assert own._construct_prompts(f"{task}{about}") == [asked]
 
@@ -224,3 +225,11 @@ def test_a_region_is_asked_about_by_its_coordinates() -> None:
 def test_an_answer_as_long_as_it_may_be_is_marked(folders: dict[str, Path]) -> None:
     opened = reader(folders["microsoft"], max_new_tokens=4)
     assert opened.read([opened.prepare(PICTURES[0])], [About()])[0].cut
+
+
+@pytest.mark.parametrize("region", [None, (0.5, 0.0, 0.5, 1.0), (0.0, 0.9, 1.0, 0.1), (0.0, 0.0, 1.0, 1.01)])
+def test_a_task_about_a_region_needs_one(region: Any) -> None:
+    with pytest.raises(ValueError, match="region"):
+        FlorenceTool(task="<REGION_TO_OCR>", region=region)
+    by_hand = FlorenceTool(task="<REGION_TO_OCR>", text="<loc_0><loc_0><loc_500><loc_500>")
+    assert by_hand.asked() == "What text is in the region <loc_0><loc_0><loc_500><loc_500>?"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.dataset.library import Library
+from engine.dataset.pictures import scan
 from engine.dataset.regions import regions_of
 from engine.dataset.view import View
 from engine.errors import Cancelled
@@ -157,6 +158,28 @@ def test_florence_writes_captions_and_regions_into_the_store(ctx: Context, place
     with Library(ctx.workspace).open("set") as dataset:
         found = regions_of(dataset.store, dataset.store.pictures()[0].id)
         assert list(found) == [result["tools"][1]["source"]]
+
+
+def test_an_answer_about_a_region_is_its_label_and_no_caption(ctx: Context, place: Path) -> None:
+    write_florence(ctx.workspace.models / "captioners" / "florence")
+    with Library(ctx.workspace).open("set") as dataset:
+        scan(dataset)
+        first, second, _ = (picture.id for picture in dataset.store.pictures())
+
+    def ask(*region: float, picture: int = first) -> dict[str, Any]:
+        told = FlorenceTool(model="florence", task="<REGION_TO_CATEGORY>", region=region, max_new_tokens=8)  # type: ignore[arg-type]
+        return run(ctx, TagSettings(dataset="set", tools=(told,), pictures=(picture,)))
+
+    ask(0.1, 0.2, 0.5, 0.75)
+    source = ask(0.5, 0.5, 1.0, 1.0)["source"]
+    assert ask(0.1, 0.2, 0.5, 0.75)["source"] == source  # the same once more: its label is replaced
+    ask(0.0, 0.0, 0.5, 0.5, picture=second)
+    with Library(ctx.workspace).open("set") as dataset:
+        found = regions_of(dataset.store, first)
+        assert [region.points for region in found[source]] == [(0.5, 0.5, 1.0, 1.0), (0.1, 0.2, 0.5, 0.75)]
+        assert all(region.shape == "box" and region.label for region in found[source])
+        assert len(regions_of(dataset.store, second)[source]) == 1
+        assert View(dataset.store).captions() == ["", "", ""]
 
 
 def test_what_is_no_captioner_is_named_with_a_way_out(workspace: Workspace) -> None:

@@ -6,7 +6,7 @@ import { inputValue } from '../form.js';
 import { jobHtml, listenForButtons } from '../job.js';
 import { VirtualGrid } from '../virtual.js';
 import { Completion } from './complete.js';
-import { manyHtml, pictureHtml } from './picture.js';
+import { manyHtml, pictureHtml, pointAt } from './picture.js';
 import { TOOLS, VERBS, stripHtml } from './tools.js';
 import { topHtml } from './top.js';
 import { editWords } from './words.js';
@@ -48,6 +48,7 @@ class Dataset extends Live {
     this.on(this, 'dragleave', () => this.classList.remove('over'));
     this.on(this, 'drop', (event) => { event.preventDefault(); this.classList.remove('over'); this.act('upload', { files: event.dataTransfer.files }); });
     this.on(this, 'keydown', (event) => this.pressed(event));
+    for (const name of ['pointerover', 'focusin']) this.on(this, name, (event) => pointAt(this, event.target));
     this.on(feed, 'change', () => this.follow());
     this.list();
   }

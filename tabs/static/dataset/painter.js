@@ -1,5 +1,6 @@
 // Drawing on a picture in a dialog: a mask by brush, or of the regions that a model found; a crop by its corners. What is
-// painted is what a training learns. It knows pictures and pixels; saving is one edit of the dataset.
+// painted is what a training learns. And a region to ask a model about. It knows pictures and pixels; what is drawn goes to
+// `save`, by default as one edit of the dataset.
 
 import { attempt, esc, t } from '../easel.js';
 
@@ -8,22 +9,22 @@ const COLOUR = '#22d3ee';
 const RATIOS = { '—': 0, '1 : 1': 1, '3 : 4': 3 / 4, '2 : 3': 2 / 3, '9 : 16': 9 / 16, '4 : 3': 4 / 3, '3 : 2': 3 / 2, '16 : 9': 16 / 9 };
 
 /** Opens the dialog for the picture that is chosen; resolves when it is closed. */
-export function draw(d, what) {
+export function draw(d, what, save = (body) => d.change(what, body)) {
   const about = d.picture, box = document.createElement('dialog');
   if (!about) return undefined;
   box.className = 'ez-draw';
   box.setAttribute('aria-label', t(`draw.${what}`));
   const tools = what === 'mask' ? maskTools(about) : cropTools();
-  box.innerHTML = `<div class="ez-bar">${tools}<span class="grow"></span><button data-do="save" class="primary">${t('draw.save')}</button><button data-do="none">${t('draw.none')}</button><button data-do="close">${t('close')}</button></div>
+  box.innerHTML = `<div class="ez-bar">${tools}<span class="grow"></span><button data-do="save" class="primary">${t(what === 'region' ? 'draw.ask' : 'draw.save')}</button>${what === 'region' ? '' : `<button data-do="none">${t('draw.none')}</button>`}<button data-do="close">${t('close')}</button></div>
     <p class="sub">${t(`draw.${what}hint`)}</p><div class="stage" style="aspect-ratio:${about.width}/${about.height};width:min(86vw, calc(70vh * ${about.width / about.height}))"><img alt="${esc(about.name)}" src="${d.whole(about.id, about.hash)}"></div>`;
   document.body.append(box);
-  const work = what === 'mask' ? new Mask(d, about, box) : new Crop(about, box);
+  const work = what === 'mask' ? new Mask(d, about, box) : what === 'region' ? new Region(about, box) : new Crop(about, box);
   box.addEventListener('click', async (event) => {
     const verb = event.target.closest('[data-do]')?.dataset.do;
     if (verb === 'close') box.close();
     else if (verb === 'save' || verb === 'none') {
       const body = { picture: about.id, ...(verb === 'none' ? work.nothing : work.value()) };
-      if (await attempt(d.change(what, body))) box.close();
+      if (await attempt(save(body))) box.close();
     } else if (verb) work[verb]?.(event.target.closest('[data-do]'));
   });
   box.addEventListener('keydown', (event) => { event.stopPropagation(); work.pressed?.(event); });
@@ -211,4 +212,14 @@ class Crop {
   }
 
   value() { return { box: this.at.map(Math.round) }; }
+}
+
+/** A frame as shares of the picture's sides. */
+class Region extends Crop {
+  constructor(about, box) { super({ ...about, crop: null }, box); }
+
+  value() {
+    const { width, height } = this.about;
+    return { region: this.at.map((value, i) => Math.round((1e4 * value) / (i % 2 ? height : width)) / 1e4) };
+  }
 }

@@ -28,7 +28,7 @@ export function pictureHtml(d, about) {
   return `<div data-key="about-${about.id}"><div class="view" style="aspect-ratio:${about.width}/${about.height};width:min(100%, calc(36vh * ${(about.width / about.height).toFixed(4)}))"><img src="${d.whole(about.id, about.hash)}" alt="${esc(about.name)}">${overlay(d, about)}</div>
     <p class="sub">${esc(about.name)} · ${about.width} × ${about.height}${drawn}</p>
     <p class="ez-caption">${esc(about.caption) || `<i>${t('dataset.nocaption')}</i>`}</p>${tokensHtml(about.tokens)}
-    <ul class="ez-tags">${about.annotations.map(tag).join('')}</ul>${addHtml()}
+    ${regionsHtml(about)}<ul class="ez-tags">${about.annotations.map(tag).join('')}</ul>${addHtml()}
     <form data-act="write"><label>${t('dataset.text')}<textarea name="text" rows="3" data-change="write">${esc(about.text)}</textarea></label>
     <div class="ez-bar"><button>${t('dataset.savetext')}</button><button type="button" data-act="mask">${t('draw.mask')}</button><button type="button" data-act="crop">${t('draw.crop')}</button>
     <button type="button" data-act="remove">${t('dataset.takeout')}</button></div></form>${versionsHtml(about)}</div>`;
@@ -37,9 +37,20 @@ export function pictureHtml(d, about) {
 function overlay(d, about) {
   const box = about.crop && about.crop.map((value, i) => (100 * value) / (i % 2 ? about.height : about.width));
   const crop = box ? `<rect class="crop" x="${box[0]}" y="${box[1]}" width="${box[2] - box[0]}" height="${box[3] - box[1]}"/>` : '';
-  const regions = about.regions.map((r) => `<polygon points="${r.outline.map((v) => (100 * v).toFixed(2)).join(' ')}"><title>${esc(r.label)}</title></polygon>`).join('');
+  const regions = about.regions.map((r, i) => `<polygon data-region="${i}" points="${r.outline.map((v) => (100 * v).toFixed(2)).join(' ')}"><title>${esc(r.label)}</title></polygon>`).join('');
   const mask = about.mask ? `<img class="mask" alt="${t('draw.mask')}" src="${d.maskUrl(about.id, about.mask)}">` : '';
   return `${mask}${crop || regions ? `<svg viewBox="0 0 100 100" preserveAspectRatio="none">${regions}${crop}</svg>` : ''}`;
+}
+
+/** What models found or said of places, by name; pointing at one shows where it is. */
+function regionsHtml({ regions }) {
+  const row = (r, i) => `<li data-key="${i}" data-region="${i}" tabindex="0"><b>${esc(r.label || t('regions.unnamed'))}</b> <small>${esc(r.tool.replace(/^[a-z]+:/, ''))}</small></li>`;
+  return regions.length ? `<details class="ez-more" data-key="regions" open><summary>${t('regions.title', { n: regions.length })}</summary><ul class="ez-regions">${regions.map(row).join('')}</ul></details>` : '';
+}
+
+export function pointAt(d, target) {
+  const at = target.closest('[data-region]')?.dataset.region;
+  for (const one of d.querySelectorAll('aside [data-region]')) one.classList.toggle('at', one.dataset.region === at);
 }
 
 function tokensHtml(tokens) {

@@ -1,14 +1,17 @@
 // Running taggers and captioners: one, or several in one pass. A tagger has thresholds; the settings of a captioner are
 // drawn from its own description, with the prompt that they make.
 
-import { call, esc, lang, t } from '../easel.js';
+import { call, esc, lang, t, toast } from '../easel.js';
 import { formHtml, formValues } from '../form.js';
 import { check, choice, line } from './fields.js';
+import { draw } from './painter.js';
 
 const NUMBER = 'inputmode="decimal" autocomplete="off"';
 
 const chosenOf = (d) => d.taggers.find((one) => one.name === d.draft['tag.tagger']) ?? d.taggers[0];
 const isCaptioner = (row) => row?.fields !== undefined;
+/** Whether the chosen task is about a region, that somebody has to draw. */
+const wantsRegion = (d) => { const row = chosenOf(d); return row?.region_tasks?.includes(d.draft[`tool.${row.name}.task`]) ?? false; };
 const stepsOf = (d) => d.draft['tag.steps'] ?? [];
 
 function html(d) {
@@ -22,8 +25,9 @@ function html(d) {
     ${choice('tagger', t('dataset.model'), taggers.map((one) => [one.name, one.title]), chosen?.name, 'data-change="choosetool"')}${own}
     ${line('trigger', t('dataset.trigger'), info.rules.trigger_word)}
     ${check('chosen', t('dataset.onlychosen', { n: d.ids.length }), false, d.ids.length ? '' : 'disabled')}${check('overwrite', t('dataset.overwrite'), false)}${merge}
-    <button class="primary" ${taggers.length ? '' : 'disabled'}>${t('dataset.run')}</button><button type="button" data-act="addstep" title="${t('tag.addhint')}">${t('tag.add')}</button></form>
-    ${isCaptioner(chosen) ? `<p class="ez-prompt" data-key="prompt"><span class="sub">${t('tag.prompt')}</span> <span class="words">${esc(d.prompt ?? '')}</span> <button data-act="showprompt">${t('dataset.showprompt')}</button></p>` : ''}
+    ${wantsRegion(d) ? `<button type="button" class="primary" data-act="drawregion">${t('draw.region')}</button>`
+      : `<button class="primary" ${taggers.length ? '' : 'disabled'}>${t('dataset.run')}</button><button type="button" data-act="addstep" title="${t('tag.addhint')}">${t('tag.add')}</button>`}</form>
+    ${isCaptioner(chosen) && !wantsRegion(d) ? `<p class="ez-prompt" data-key="prompt"><span class="sub">${t('tag.prompt')}</span> <span class="words">${esc(d.prompt ?? '')}</span> <button data-act="showprompt">${t('dataset.showprompt')}</button></p>` : ''}
     ${chosen?.note?.[lang()] ? `<p class="sub">${esc(chosen.note[lang()])}</p>` : ''}
     ${chosen?.error ? `<p class="bad">${esc(chosen.error[lang()])}</p>` : ''}${taggers.length ? '' : `<p class="sub">${t('dataset.notaggers')}</p>`}`;
 }
@@ -86,6 +90,12 @@ const verbs = {
     d.drawTool();
   },
   dropstep(d, button) { d.keep({ 'tag.steps': stepsOf(d).filter((_, i) => i !== Number(button.dataset.i)) }); d.drawTool(); },
+  /** The answer becomes the region's label; the caption stays as it is. */
+  drawregion(d, button) {
+    if (!d.picture) { toast(t('draw.choose'), true); return undefined; }
+    const tool = toolOf(d, button.form), pictures = [d.picture.id];
+    return draw(d, 'region', ({ region }) => call('jobs', { kind: 'tag', title: d.name, settings: { dataset: d.name, pictures, tools: [{ ...tool, region }] } }));
+  },
   async runtagger(d, form) {
     const data = new FormData(form), trigger = data.get('trigger').trim();
     if (trigger !== d.info.rules.trigger_word && !(await d.change('rules', { ...d.info.rules, trigger_word: trigger }))) return;
@@ -100,5 +110,8 @@ const verbs = {
 
 export const tagging = {
   name: 'tag', html, verbs, follows: true, drawn: showPrompt,
-  typed(d, panel) { clearTimeout(d.asking); d.asking = setTimeout(() => showPrompt(d, panel), 300); },
+  typed(d, panel) {
+    if (wantsRegion(d) !== Boolean(panel.querySelector('[data-act=drawregion]'))) d.drawTool();
+    clearTimeout(d.asking); d.asking = setTimeout(() => showPrompt(d, panel), 300);
+  },
 };

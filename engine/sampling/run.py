@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from engine.sampling.model import guided
 from engine.sampling.noise import Noise, brownian_noise, initial_noise, step_noise
 from engine.sampling.samplers.table import Sampler
 
+NO_LOGARITHM = ("math domain error", "expected a positive input")  # what Python's math says of 0, by its version
+
 
 class NotANumber(GraphError):
     en = (
@@ -27,6 +30,22 @@ class NotANumber(GraphError):
     zh = (
         "{sampler} 在第 {step}/{total} 步（sigma {sigma:.4g}）产生了无效数值。"
         "模型在其数值类型中溢出，或权重已损坏；请尝试其他采样器或更低的 cfg。"
+    )
+
+
+class BadSigmas(GraphError):
+    en = "Sigmas must be numbers from 0 on, and one of them above 0; these are {sigmas}."
+    zh = "sigma 必须是不小于 0 的数值，且至少一个大于 0；当前为 {sigmas}。"
+
+
+class NoWay(GraphError):
+    en = (
+        "{sampler} can't go along the sigmas {sigmas} ({reason}). They must fall from step to step, to 0 or a number "
+        "above it, and not exceed 1 for flow models; another sampler may take them."
+    )
+    zh = (
+        "{sampler} 无法沿 sigma {sigmas} 采样（{reason}）。它们须逐步下降、以不小于 0 的值结束，"
+        "流模型不得超过 1；也可换用其他采样器。"
     )
 
 
@@ -67,7 +86,7 @@ def sample(
     handed on; of one, it gets the noise of that sigma.
 
     noise_mask: 1 where the picture is made anew, of any size. Raises Cancelled from the callback or the check,
-    NotANumber when the model breaks down.
+    NotANumber when the model breaks down, BadSigmas and NoWay where no sampler or not this one can go along them.
     """
     model = guider.model
     latent = fit_channels(latent, model)
@@ -76,11 +95,15 @@ def sample(
     scaled = model.latent.scaled(latent.float()) if latent.any() else latent.float()
     drawn = noise.draw(scaled, batch_index)
     steps = [float(sigma) for sigma in sigmas]
+    if not all(math.isfinite(sigma) and sigma >= 0 for sigma in steps) or not any(steps):
+        raise BadSigmas(sigmas=_few(steps))
     last: Tensor | None = None
 
     def watched(step: Step) -> None:
         nonlocal last
         if not bool(torch.isfinite(step.denoised).all()):
+            if step.index and not bool(torch.isfinite(step.x).all()):  # the last step's arithmetic, not the model
+                raise NoWay(sampler=sampler.name, sigmas=_few(steps), reason="0 / 0")
             raise NotANumber(sampler=sampler.name, step=step.index + 1, total=step.total, sigma=step.sigma)
         last = step.denoised
         callback(step)
@@ -96,12 +119,23 @@ def sample(
             masked = Masked(denoiser, schedule, fitted.to(device), scaled, kept, patches=model.patches, sigmas=steps)
         if len(steps) > 1:
             source = brownian_noise(x, steps, noise.seed) if sampler.noise == "brownian" else step_noise(x, noise.seed)
-            x = sampler.on(schedule)(masked, x, steps, callback=watched, noise=source)
+            try:
+                x = sampler.on(schedule)(masked, x, steps, callback=watched, noise=source)
+            except (ArithmeticError, ValueError) as error:
+                if isinstance(error, ArithmeticError) or str(error).startswith(NO_LOGARITHM):
+                    raise NoWay(sampler=sampler.name, sigmas=_few(steps), reason=error) from error
+                raise
         x = schedule.finish(x, steps[-1])
         if not bool(torch.isfinite(x).all()):
             raise NotANumber(sampler=sampler.name, step=len(steps) - 1, total=len(steps) - 1, sigma=steps[-1])
         ended, denoised = (_unscaled(found, model) for found in (x, x if last is None else last))
         return Sampled(ended, denoised)
+
+
+def _few(sigmas: Sequence[float]) -> str:
+    """The first ones, for a message."""
+    shown = ", ".join(f"{sigma:.4g}" for sigma in sigmas[:8])
+    return f"{shown} ..." if len(sigmas) > 8 else shown
 
 
 def _unscaled(latent: Tensor, model: Model) -> Tensor:

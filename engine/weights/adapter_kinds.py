@@ -204,7 +204,7 @@ class DoRA:
     def applied(self, weight: Tensor, strength: float) -> Tensor:
         changed = self.inner.applied(weight, 1.0)
         magnitude = _on(weight.device, self.magnitude)
-        axis = 0 if magnitude.shape[0] == changed.shape[0] else 1
+        axis = 0 if magnitude.shape[0] == magnitude.numel() == changed.shape[0] else 1
         length = torch.linalg.vector_norm(changed, dim=[d for d in range(changed.ndim) if d != axis], keepdim=True)
         wanted = magnitude.reshape([-1 if d == axis else 1 for d in range(changed.ndim)])
         scaled = changed * (wanted / (length + torch.finfo(torch.float32).eps))

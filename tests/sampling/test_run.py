@@ -22,7 +22,7 @@ from engine.nodes.sampling import ksampler, ksampler_advanced
 from engine.sampling.guiders import cfg_guider
 from engine.sampling.model import schedule_of
 from engine.sampling.noise import Noise
-from engine.sampling.run import NotANumber, WrongChannels, sample
+from engine.sampling.run import BadSigmas, NotANumber, NoWay, WrongChannels, sample
 from engine.sampling.samplers.table import SAMPLERS
 from engine.sampling.schedulers import sigmas_for
 from engine.weights.lora import LoraEntry
@@ -221,3 +221,41 @@ def test_a_latent_of_another_family_is_refused_and_an_empty_one_fitted() -> None
     assert run(ctx, latent_image={"samples": torch.zeros(1, 16, 8, 8)}).shape == (1, 4, 8, 8)
     with pytest.raises(WrongChannels, match="16 channels"):
         run(ctx, latent_image={"samples": torch.ones(1, 16, 8, 8)})
+
+
+@pytest.mark.parametrize("sigmas", [[1.0, float("nan"), 0.0], [float("inf"), 1.0], [1.0, -1.0], [0.0, 0.0]])
+def test_sigmas_that_no_sampler_can_take_are_named(sigmas: list[float]) -> None:
+    ctx = Context()
+    guider = cfg_guider(model(ctx), prompt(1), prompt(2), 4.0)
+    with pytest.raises(BadSigmas, match=f"these are {sigmas[0]:.4g}, {sigmas[1]:.4g}"):
+        sample(ctx.models, guider, sampler=SAMPLERS["euler"], sigmas=sigmas, noise=Noise(5), latent=EMPTY)
+
+
+@pytest.mark.parametrize("name", ["euler", "dpmpp_2m", "dpmpp_2m_sde", "dpm_fast", "lms", "uni_pc"])
+@pytest.mark.parametrize("sigmas", [[0.0, 0.1, 1.0], [0.1, 0.5, 0.9], [1.0, 0.0, 1.0, 0.0]])
+def test_sigmas_that_a_sampler_cannot_go_along_are_no_crash(name: str, sigmas: list[float]) -> None:
+    ctx = Context()
+    guider = cfg_guider(model(ctx), prompt(1), prompt(2), 1.0)
+    try:
+        out = sample(ctx.models, guider, sampler=SAMPLERS[name], sigmas=sigmas, noise=Noise(5), latent=EMPTY)
+    except (NoWay, NotANumber) as error:
+        assert name.split("_")[0] in str(error)
+    else:
+        assert out.latent.isfinite().all()
+    assert all(entry["leases"] == 0 for entry in ctx.models.snapshot()["models"])
+
+
+def test_an_error_of_the_model_stays_its_own() -> None:
+    ctx = Context()
+    guider = cfg_guider(model(ctx), prompt(1), prompt(2), 1.0)
+
+    def broken(layer: Any, args: Any) -> None:
+        raise ValueError("the model's own")
+
+    with ctx.models.lease(guider.model.ref) as leased:
+        handle = leased[guider.model.ref].register_forward_pre_hook(broken)
+        with pytest.raises(ValueError, match="the model's own"):
+            sample(ctx.models, guider, sampler=SAMPLERS["euler"], sigmas=[1.0, 0.0], noise=Noise(5), latent=EMPTY)
+        handle.remove()
+    with pytest.raises(NoWay, match=r"along the sigmas 0, 0\.1, 1"):
+        sample(ctx.models, guider, sampler=SAMPLERS["euler"], sigmas=[0.0, 0.1, 1.0], noise=Noise(5), latent=EMPTY)

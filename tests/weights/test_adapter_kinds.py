@@ -10,7 +10,7 @@ from peft.utils.save_and_load import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.weights.adapter_kinds import ModuleChange
+from engine.weights.adapter_kinds import Difference, DoRA, ModuleChange
 from engine.weights.header import read_header
 from engine.weights.lora import LoraEntry, LoraFile, LoraOfOtherModel, Piece, UnsupportedAdapter, read_lora
 
@@ -92,6 +92,13 @@ def test_dora_sets_the_lengths_of_rows_or_of_columns(tmp_path: Path, columns: bo
     merged = merged / merged.norm(dim=0 if columns else 1, keepdim=True) * scale
     torch.testing.assert_close(changed(lora, "linear", weight), merged)
     torch.testing.assert_close(changed(lora, "linear", weight, 0.25), weight + 0.25 * (merged - weight))
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((1, 8), (1, 8)), ((1, 8), (1, 1)), ((8, 8), (8, 1)), ((8, 8), (1, 8))])
+def test_the_scale_of_a_dora_lies_where_its_shape_says(shape: tuple[int, int], scale: tuple[int, int]):
+    weight, sizes = torch.randn(shape), torch.rand(scale) + 0.5
+    made = DoRA(Difference(torch.randn(shape)), sizes).applied(weight, 1.0)
+    torch.testing.assert_close(made.norm(dim=1 if scale[1] == 1 else 0, keepdim=True), sizes)
 
 
 def test_glora_of_both_versions_takes_the_weight_in(tmp_path: Path):

@@ -58,7 +58,9 @@ def _bislerp(samples: Tensor, width: int, height: int) -> Tensor:
 
 def _slerp_along(samples: Tensor, size: int, dim: int) -> Tensor:
     old = samples.shape[dim]
-    place = ((torch.arange(size, dtype=torch.float32) + 0.5) * (old / size) - 0.5).clamp(0, old - 1)
+    place = ((torch.arange(size, dtype=torch.float32, device=samples.device) + 0.5) * (old / size) - 0.5).clamp(
+        0, old - 1
+    )
     low = place.floor().long()
     high = (low + 1).clamp(max=old - 1)
     ratio = place - low

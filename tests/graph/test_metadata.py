@@ -200,6 +200,18 @@ def test_png_keeps_the_keys_that_others_read():
         assert picture.info == {"prompt": '{"1": {}}', "workflow": "{}", "parameters": "x"}
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG"])
+def test_webp_and_jpeg_keep_the_tags_that_others_read(kind):
+    """ComfyUI reads the camera's maker and model, A1111 the user's comment."""
+    file = io.BytesIO()
+    save_picture(Image.new("RGB", (8, 8)), file, kind, Metadata(prompt={"1": {}}, workflow={"n": 1}, parameters="x 图"))
+    with Image.open(file) as picture:
+        exif = picture.getexif()
+        assert exif[0x0110] == 'prompt:{"1": {}}' and exif[0x010F] == 'workflow:{"n": 1}'
+        assert exif.get_ifd(0x8769)[0x9286] == b"UNICODE\0" + "x 图".encode("utf-16-be")
+        assert set(exif) == {0x0110, 0x010F, 0x8769}
+
+
 def test_metadata_that_is_no_json_is_none():
     info = PngInfo()
     info.add_text("prompt", "{broken")

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
+from diffusers.utils.state_dict_utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
 from safetensors import safe_open
+from safetensors.torch import load_file
 
-from tests.families.tiny import TEXT, UNET
+from tests.families.tiny import TEXT, UNET, tiny_modules
 from tests.trainers.conftest import Context, tiny_settings
 from trainers import job
 
@@ -111,3 +114,21 @@ def test_an_exported_lora_has_the_keys_of_kohyas_and_no_other(ctx: Context, with
     assert (words["ss_network_dim"], float(words["ss_network_alpha"])) == ("4", 2.0)
     assert words["modelspec.sai_model_spec"] == "1.0.0"
     assert isinstance(json.loads(words["ss_tag_frequency"])["zz"], dict)
+
+
+def test_diffusers_reads_an_exported_lora_onto_its_modules(ctx: Context) -> None:
+    """Its names for peft: every pair lands on a layer that is there, with the rank and the alpha of the run."""
+    job.run(ctx, tiny_settings(ctx.workspace, train_text_encoder=True, steps=1, alpha=2.0))
+    tensors = load_file(ctx.workspace.models / "loras" / "zz.safetensors")
+    theirs, alphas = _convert_non_diffusers_lora_to_diffusers(dict(tensors))
+    found = convert_unet_state_dict_to_peft({k: t for k, t in theirs.items() if k.startswith("unet.")})
+    found |= convert_state_dict_to_peft({k: t for k, t in theirs.items() if k.startswith("text_encoder.")})
+    unet, _, text = tiny_modules()
+    names = {f"unet.{name}": layer for name, layer in unet.named_modules()}
+    names |= {f"text_encoder.text_model.{name}": layer for name, layer in text.named_modules()}
+    assert len(found) == 2 * len(alphas) == 2 * len(tensors) // 3
+    for key, tensor in found.items():
+        module, half = key.removesuffix(".weight").rsplit(".", 1)
+        weight = names[module].get_parameter("weight")
+        assert tensor.shape[:2] == ((4, weight.shape[1]) if half == "lora_A" else (weight.shape[0], 4)), key
+    assert set(alphas.values()) == {2.0}

@@ -158,7 +158,7 @@ class Flux(DitFamily):
         self, model: Model, pooled: torch.Tensor | None, options: Mapping[str, Any], latent: torch.Tensor
     ) -> Mapping[str, torch.Tensor]:
         """guidance (1,), left out where the prompt says None; concat of models with more channels; reference_<n> and
-        the method that places them."""
+        the method that places them; attention_bias of styles behind the prompt (parts/style.py)."""
         import torch
 
         from engine.families.parts.concat import checked
@@ -176,6 +176,8 @@ class Flux(DitFamily):
         if references:
             method = METHODS[options.get("reference_latents_method", "offset")]
             found["reference_method"] = torch.tensor([PLACES.index(method)])
+        if "attention_bias" in options:
+            found["attention_bias"] = options["attention_bias"]
         return found
 
     def predict(
@@ -199,7 +201,8 @@ class Flux(DitFamily):
         if "concat" in extra:
             x = torch.cat([x, extra["concat"].to(x)], dim=1)
         pooled = text.cross.new_zeros(x.shape[0], 768) if text.pooled is None else text.pooled
-        return predict_flux(module, x, timesteps, text.cross, pooled, extra.get("guidance"), references, control)
+        guidance, bias = extra.get("guidance"), extra.get("attention_bias")
+        return predict_flux(module, x, timesteps, text.cross, pooled, guidance, references, control, bias)
 
     def schedule(self, model: Model) -> Schedule:
         """dev's mu for 1024 px, whatever the size is; schnell's time is not moved."""

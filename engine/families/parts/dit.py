@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from engine.families.controls.base import Residuals
 from engine.families.parts.patches import PATCH, patches, places, to_whole_patches, unpatched
+from engine.families.parts.style import over_picture
 
 
 def build_flux(config: Mapping[str, Any]) -> FluxTransformer2DModel:
@@ -46,9 +47,11 @@ def predict_flux(
     guidance: Tensor | None,
     references: Sequence[Reference] = (),
     control: Residuals | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """x (batch, c, h, w) with what is concatenated to it, time (batch,) in 0..1 -> (batch, out, h, w). control:
-    "double" and "single", for as many of the blocks, over the first tokens of the picture."""
+    "double" and "single", for as many of the blocks, over the first tokens of the picture. bias: of attention, as
+    `style.with_bias` makes it."""
     model = cast(FluxTransformer2DModel, module)
     dtype = model.x_embedder.bias.dtype
     height, width = x.shape[-2:]
@@ -63,11 +66,12 @@ def predict_flux(
     embedded = conditions(model.time_text_embed, time * 1000, None if guidance is None else guidance * 1000, pooled)
     text = model.context_embedder(cross.to(dtype))
     rotary = model.pos_embed(torch.cat([torch.zeros(text.shape[1], 3, device=x.device), *ids]))
+    attention = {} if bias is None else {"attention_mask": over_picture(bias, hidden.shape[1]).to(hidden)}
     for number, block in enumerate(model.transformer_blocks):
-        text, hidden = _call(model, block, hidden, text, embedded, rotary)
+        text, hidden = _call(model, block, hidden, text, embedded, rotary, attention)
         hidden = _controlled(hidden, control, "double", number)
     for number, block in enumerate(model.single_transformer_blocks):
-        text, hidden = _call(model, block, hidden, text, embedded, rotary)
+        text, hidden = _call(model, block, hidden, text, embedded, rotary, attention)
         hidden = _controlled(hidden, control, "single", number)
     hidden = hidden[:, : tokens[0].shape[1]]
     out = model.proj_out(model.norm_out(hidden, embedded))
@@ -131,11 +135,23 @@ def conditions(embedder: nn.Module, time: Tensor, guidance: Tensor | None, poole
 
 
 def _call(
-    model: FluxTransformer2DModel, block: nn.Module, hidden: Tensor, text: Tensor, embedded: Tensor, rotary: Any
+    model: FluxTransformer2DModel,
+    block: nn.Module,
+    hidden: Tensor,
+    text: Tensor,
+    embedded: Tensor,
+    rotary: Any,
+    attention: Mapping[str, Any],
 ) -> tuple[Tensor, Tensor]:
     if torch.is_grad_enabled() and model.gradient_checkpointing:
-        return cast(Any, model)._gradient_checkpointing_func(block, hidden, text, embedded, rotary)
-    return block(hidden_states=hidden, encoder_hidden_states=text, temb=embedded, image_rotary_emb=rotary)
+        return cast(Any, model)._gradient_checkpointing_func(block, hidden, text, embedded, rotary, attention)
+    return block(
+        hidden_states=hidden,
+        encoder_hidden_states=text,
+        temb=embedded,
+        image_rotary_emb=rotary,
+        joint_attention_kwargs=attention,
+    )
 
 
 def _controlled(hidden: Tensor, control: Residuals | None, place: str, number: int) -> Tensor:

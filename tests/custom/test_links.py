@@ -230,3 +230,29 @@ def test_checkpoints_and_loras_by_path(links: Links, packs: Packs) -> None:
     with pytest.raises(TypeError, match="can't be made by a node pack"):
         comfy.sd.VAE(sd={})
     lora.unlink()
+
+
+def test_a_packs_own_sampler_runs_on_the_studios_guidance(links: Links) -> None:
+    import comfy.samplers  # type: ignore[import-not-found]
+
+    seen: list[int] = []
+
+    def my_euler(model: Any, x: Any, sigmas: Any, extra_args: Any = None, callback: Any = None, disable: Any = None,
+                 gain: float = 0.0) -> Any:  # fmt: skip
+        for i in range(len(sigmas) - 1):
+            denoised = model(x, sigmas[i] * x.new_ones([x.shape[0]]), **extra_args)
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+            x = x + (x - denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i]) * gain
+            seen.append(i)
+        return x
+
+    sampler = comfy.samplers.KSAMPLER(my_euler, {"gain": 1.0})
+    positive, negative = prompts(links)
+    sigmas = comfy.samplers.calculate_sigmas(links.model.get_model_object("model_sampling"), "normal", 3)
+    custom = links.nodes.SamplerCustom()
+    inputs = {"add_noise": True, "noise_seed": 5, "cfg": 3.0, "positive": positive, "negative": negative}
+    latent = {"samples": torch.zeros(1, 4, 8, 8)}
+    got = custom.sample(model=links.model, sampler=sampler, sigmas=sigmas, latent_image=latent, **inputs)[0]["samples"]
+    assert torch.allclose(got, sampled(links, links.model), atol=1e-4) and seen == [0, 1, 2]
+    with pytest.raises(ValueError, match="inpaint_options"):
+        comfy.samplers.KSAMPLER(my_euler, {}, {"random": True})

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.custom.links import missing
+from engine.custom.links.sampler import PackSampler
 from engine.custom.links.sampling import ModelSampling
 from engine.custom.surface.comfy import sample as _sample
 from engine.families.base import Model
@@ -20,7 +21,7 @@ from engine.sampling.schedulers import sigmas_for
 
 SAMPLER_NAMES = KSAMPLER_NAMES = list(SAMPLERS)
 SCHEDULER_NAMES = list(SCHEDULERS)
-KSAMPLER = Sampler  # what SAMPLER links hold
+KSAMPLER = PackSampler  # a sampler of a function of the pack's own
 samplers = SAMPLER_NAMES
 schedulers = SCHEDULER_NAMES
 

@@ -1,97 +1,54 @@
-"""Socket types of V3 schemas: what an input or output is, and what of it an editor is told."""
+"""Socket types of V3 schemas: what an input or output is, and what of it an editor is told.
+
+A type is a row of SOCKETS. What its inputs take, in the order in which packs may write it, is a row as well.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Any, ClassVar, Self, TypeVar
 
+from engine.custom.links import missing
 from engine.custom.plain import plain
+from engine.custom.surface.comfy_api.latest.options import RemoteOptions, UploadType
 
 Kind = TypeVar("Kind", bound="type[ComfyType]")
 
-
-class NumberDisplay(StrEnum):
-    number = "number"
-    slider = "slider"
-    gradient_slider = "gradientslider"
-
-
-class ControlAfterGenerate(StrEnum):
-    fixed = "fixed"
-    increment = "increment"
-    decrement = "decrement"
-    randomize = "randomize"
-
-
-class FolderType(StrEnum):
-    input = "input"
-    output = "output"
-    temp = "temp"
-
-
-class UploadType(StrEnum):
-    """The values are the options that editors know."""
-
-    image = "image_upload"
-    audio = "audio_upload"
-    video = "video_upload"
-    model = "file_upload"
-
-
-class RemoteOptions:
-    """Choices that an editor fetches by itself."""
-
-    def __init__(
-        self,
-        route: str,
-        refresh_button: bool = True,
-        control_after_refresh: str = "first",
-        timeout: int | None = None,
-        max_retries: int | None = None,
-        refresh: int | None = None,
-    ) -> None:
-        self.options = {
-            "route": route,
-            "refresh_button": refresh_button,
-            "control_after_refresh": control_after_refresh,
-            "timeout": timeout,
-            "max_retries": max_retries,
-            "refresh": refresh,
-        }
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in self.options.items() if value is not None}
+_FIRST = ("display_name", "optional", "tooltip", "lazy")
+_LAST = ("extra_dict", "raw_link", "advanced")
+_WIDGET = ("socketless", "widget_type", "force_input")
+# What editors call an option where it is not what packs call it.
+_WIRE = {
+    "raw_link": "rawLink",
+    "force_input": "forceInput",
+    "widget_type": "widgetType",
+    "dynamic_prompts": "dynamicPrompts",
+    "display_mode": "display",
+}
 
 
 class Input:
-    """One input. `kind` is [type, options] as /object_info shows it."""
+    """One input. `kind` is [type, options] as /object_info shows it; an option without a row here is handed on."""
 
     io_type: ClassVar[str] = "*"
+    takes: ClassVar[tuple[str, ...]] = (*_FIRST, *_LAST)
 
-    def __init__(
-        self,
-        id: str,
-        display_name: str | None = None,
-        optional: bool = False,
-        tooltip: str | None = None,
-        lazy: bool | None = None,
-        extra_dict: Mapping[str, Any] | None = None,
-        raw_link: bool | None = None,
-        advanced: bool | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, id: str, *given: Any, **named: Any) -> None:
+        placed = dict(zip(self.takes, given, strict=False))
+        twice = placed.keys() & named.keys()
+        if twice or len(given) > len(self.takes):
+            raise TypeError(f"the input {id!r} takes {', '.join(self.takes)}, each once")
+        values = {**placed, **named}
         self.id = id
-        self.optional = optional
-        self.options: dict[str, Any] = {
-            "display_name": display_name,
-            "tooltip": tooltip,
-            "lazy": lazy,
-            "rawLink": raw_link,
-            "advanced": advanced,
-            **options,
-            **(extra_dict or {}),
-        }
+        self.optional = bool(values.pop("optional", False))
+        extra: Mapping[str, Any] = values.pop("extra_dict", None) or {}
+        self.default = values.get("default")
+        self.options = {_WIRE.get(name, name): value for name, value in self.shaped(values).items()} | dict(extra)
+
+    def shaped(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The options as an editor is told them."""
+        return values
 
     @property
     def kind(self) -> list[Any]:
@@ -110,25 +67,61 @@ class Input:
 class WidgetInput(Input):
     """An input that has a widget in the editor."""
 
-    def __init__(
-        self,
-        id: str,
-        display_name: str | None = None,
-        optional: bool = False,
-        tooltip: str | None = None,
-        lazy: bool | None = None,
-        default: Any = None,
-        socketless: bool | None = None,
-        widget_type: str | None = None,
-        force_input: bool | None = None,
-        extra_dict: Mapping[str, Any] | None = None,
-        raw_link: bool | None = None,
-        advanced: bool | None = None,
-        **options: Any,
-    ) -> None:
-        more = {"default": default, "socketless": socketless, "widgetType": widget_type, "forceInput": force_input}
-        super().__init__(id, display_name, optional, tooltip, lazy, extra_dict, raw_link, advanced, **more, **options)
-        self.default = default
+    takes = (*_FIRST, "default", *_WIDGET, *_LAST)
+
+
+class _Number(WidgetInput):
+    takes = (
+        *_FIRST, "default", "min", "max", "step", "control_after_generate", "display_mode", "socketless", "force_input",
+        *_LAST,
+    )  # fmt: skip
+
+
+class _Text(WidgetInput):
+    takes = (*_FIRST, "multiline", "placeholder", "default", "dynamic_prompts", "socketless", "force_input", *_LAST)
+
+    def shaped(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, "multiline": values.get("multiline") or None}
+
+
+class _Switch(WidgetInput):
+    takes = (*_FIRST, "default", "label_on", "label_off", "socketless", "force_input", *_LAST)
+
+
+class _Choice(WidgetInput):
+    takes = (
+        "options", *_FIRST, "default", "control_after_generate", "upload", "image_folder", "remote", "socketless",
+        *_LAST,
+    )  # fmt: skip
+
+    def shaped(self, values: dict[str, Any]) -> dict[str, Any]:
+        choices: Iterable[Any] = values.get("options") or ()
+        upload: UploadType | None = values.pop("upload", None)
+        remote: RemoteOptions | None = values.pop("remote", None)
+        told = {**values, "options": [_plain(one) for one in choices], "default": _plain(values.get("default"))}
+        return told | ({str(upload): True} if upload else {}) | ({"remote": remote.as_dict()} if remote else {})
+
+
+class _Choices(_Choice):
+    """Several of the choices at once: a list."""
+
+    takes = ("options", *_FIRST, "default", "placeholder", "chip", "control_after_generate", "socketless", *_LAST)
+
+    def shaped(self, values: dict[str, Any]) -> dict[str, Any]:
+        shown = {name: values.pop(name) for name in ("placeholder", "chip") if values.get(name)}
+        values.pop("chip", None)
+        return {**super().shaped(values), "multiselect": True, "multi_select": shown or None}
+
+
+class _OnlyWidget(WidgetInput):
+    """Nothing can be connected to it."""
+
+    def shaped(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {"socketless": True, **values}
+
+
+def _plain(choice: Any) -> Any:
+    return choice.value if isinstance(choice, Enum) else choice
 
 
 class Output:
@@ -176,154 +169,48 @@ def comfytype(io_type: str, **_: Any) -> Any:
 
 def Custom(io_type: str) -> type[ComfyType]:
     """A socket type of a pack's own."""
-    return socket(io_type)
+    return _socket(io_type.title().replace("_", ""), io_type, Input)
 
 
-def socket(io_type: str, made_of: type[Input] = Input) -> type[ComfyType]:
-    cls = type(io_type.title().replace("_", ""), (ComfyType,), {"Input": made_of})
-    return comfytype(io_type)(cls)
+def _socket(name: str, io_type: str, made_of: type[Input]) -> type[ComfyType]:
+    return comfytype(io_type)(type(name, (ComfyType,), {"Input": made_of}))
 
 
-class _Number(WidgetInput):
-    def __init__(
-        self,
-        id: str,
-        display_name: str | None = None,
-        optional: bool = False,
-        tooltip: str | None = None,
-        lazy: bool | None = None,
-        default: float | None = None,
-        min: float | None = None,
-        max: float | None = None,
-        step: float | None = None,
-        control_after_generate: bool | ControlAfterGenerate | None = None,
-        display_mode: NumberDisplay | None = None,
-        **more: Any,
-    ) -> None:
-        numbers = {"min": min, "max": max, "step": step, "control_after_generate": control_after_generate}
-        display = None if display_mode is None else str(display_mode)
-        super().__init__(id, display_name, optional, tooltip, lazy, default, **numbers, display=display, **more)
+# By what their inputs are: "Name=IO_TYPE", or the name alone where the type is the name in capitals.
+SOCKETS: Mapping[type[Input], str] = {
+    _Number: "Int Float",
+    _Text: "String",
+    _Switch: "Boolean",
+    _Choice: "Combo",
+    _Choices: "MultiCombo=COMBO",
+    _OnlyWidget: "Color BoundingBox=BOUNDING_BOX BoundingBoxes=BOUNDING_BOXES Curve ImageCompare",
+    WidgetInput: "Webcam",
+    Input: """
+        AnyType=* Image Mask Latent Conditioning Model Clip Vae Sampler Sigmas Noise Guider Audio Video SVG Histogram
+        ControlNet=CONTROL_NET ClipVision=CLIP_VISION ClipVisionOutput=CLIP_VISION_OUTPUT StyleModel=STYLE_MODEL Gligen
+        UpscaleModel=UPSCALE_MODEL LatentUpscaleModel=LATENT_UPSCALE_MODEL LoraModel=LORA_MODEL LossMap=LOSS_MAP
+        ModelPatch=MODEL_PATCH AudioEncoder=AUDIO_ENCODER AudioEncoderOutput=AUDIO_ENCODER_OUTPUT Voxel Mesh Hooks
+        HookKeyframes=HOOK_KEYFRAMES TimestepsRange=TIMESTEPS_RANGE LatentOperation=LATENT_OPERATION Photomaker Point
+        FlowControl=FLOW_CONTROL Accumulation FaceAnalysis=FACE_ANALYSIS BBOX SEGS Tracks Load3D=LOAD_3D
+        Load3DAnimation=LOAD_3D_ANIMATION Load3DCamera=LOAD3D_CAMERA WanCameraEmbedding=WAN_CAMERA_EMBEDDING
+    """,
+}
 
 
-class _Text(WidgetInput):
-    def __init__(
-        self,
-        id: str,
-        display_name: str | None = None,
-        optional: bool = False,
-        tooltip: str | None = None,
-        lazy: bool | None = None,
-        multiline: bool = False,
-        placeholder: str | None = None,
-        default: str | None = None,
-        dynamic_prompts: bool | None = None,
-        **more: Any,
-    ) -> None:
-        about = {"multiline": multiline or None, "placeholder": placeholder, "dynamicPrompts": dynamic_prompts}
-        super().__init__(id, display_name, optional, tooltip, lazy, default, **about, **more)
+def _all_sockets() -> dict[str, type[ComfyType]]:
+    found = {}
+    for made_of, row in SOCKETS.items():
+        for name, _, io_type in (entry.partition("=") for entry in row.split()):
+            found[name] = _socket(name, io_type or name.upper(), made_of)
+    return found
 
 
-class _Choice(WidgetInput):
-    def __init__(
-        self,
-        id: str,
-        options: Iterable[Any] | type[Enum] | None = None,
-        display_name: str | None = None,
-        optional: bool = False,
-        tooltip: str | None = None,
-        lazy: bool | None = None,
-        default: Any = None,
-        control_after_generate: bool | ControlAfterGenerate | None = None,
-        upload: UploadType | None = None,
-        image_folder: FolderType | None = None,
-        remote: RemoteOptions | None = None,
-        **more: Any,
-    ) -> None:
-        choices = [one.value if isinstance(one, Enum) else one for one in options or ()]
-        default = default.value if isinstance(default, Enum) else default
-        about: dict[str, Any] = {
-            "options": choices,
-            "control_after_generate": control_after_generate,
-            "image_folder": image_folder,
-            "remote": remote.as_dict() if remote else None,
-        }
-        if upload is not None:
-            about[str(upload)] = True
-        super().__init__(id, display_name, optional, tooltip, lazy, default, **about, **more)
+_TYPES: Mapping[str, type[ComfyType]] = _all_sockets()
+AnyType = _TYPES["AnyType"]
+NAMES: Sequence[str] = tuple(_TYPES)
 
 
-class _Choices(_Choice):
-    """Several of the choices at once: a list."""
-
-    def __init__(
-        self,
-        id: str,
-        options: Sequence[Any],
-        *more: Any,
-        placeholder: str | None = None,
-        chip: bool = False,
-        **about: Any,
-    ) -> None:
-        shown = {name: value for name, value in (("placeholder", placeholder), ("chip", chip or None)) if value}
-        super().__init__(id, options, *more, multiselect=True, multi_select=shown or None, **about)
-
-
-class _OnlyWidget(WidgetInput):
-    def __init__(self, id: str, *more: Any, socketless: bool = True, **options: Any) -> None:
-        super().__init__(id, *more, socketless=socketless, **options)
-
-
-Int = socket("INT", _Number)
-Float = socket("FLOAT", _Number)
-String = socket("STRING", _Text)
-Boolean = socket("BOOLEAN", WidgetInput)
-Combo = socket("COMBO", _Choice)
-MultiCombo = socket("COMBO", _Choices)
-Color = socket("COLOR", _OnlyWidget)
-BoundingBox = socket("BOUNDING_BOX", _OnlyWidget)
-Curve = socket("CURVE", _OnlyWidget)
-ImageCompare = socket("IMAGECOMPARE", _OnlyWidget)
-Webcam = socket("WEBCAM", WidgetInput)
-Histogram = socket("HISTOGRAM")
-AnyType = socket("*")
-Image = socket("IMAGE")
-Mask = socket("MASK")
-Latent = socket("LATENT")
-Conditioning = socket("CONDITIONING")
-Model = socket("MODEL")
-Clip = socket("CLIP")
-Vae = socket("VAE")
-ControlNet = socket("CONTROL_NET")
-ClipVision = socket("CLIP_VISION")
-ClipVisionOutput = socket("CLIP_VISION_OUTPUT")
-StyleModel = socket("STYLE_MODEL")
-Gligen = socket("GLIGEN")
-UpscaleModel = socket("UPSCALE_MODEL")
-LatentUpscaleModel = socket("LATENT_UPSCALE_MODEL")
-Sampler = socket("SAMPLER")
-Sigmas = socket("SIGMAS")
-Noise = socket("NOISE")
-Guider = socket("GUIDER")
-Audio = socket("AUDIO")
-AudioEncoder = socket("AUDIO_ENCODER")
-AudioEncoderOutput = socket("AUDIO_ENCODER_OUTPUT")
-Video = socket("VIDEO")
-SVG = socket("SVG")
-LoraModel = socket("LORA_MODEL")
-LossMap = socket("LOSS_MAP")
-ModelPatch = socket("MODEL_PATCH")
-Voxel = socket("VOXEL")
-Mesh = socket("MESH")
-Hooks = socket("HOOKS")
-HookKeyframes = socket("HOOK_KEYFRAMES")
-TimestepsRange = socket("TIMESTEPS_RANGE")
-LatentOperation = socket("LATENT_OPERATION")
-FlowControl = socket("FLOW_CONTROL")
-Accumulation = socket("ACCUMULATION")
-Photomaker = socket("PHOTOMAKER")
-Point = socket("POINT")
-FaceAnalysis = socket("FACE_ANALYSIS")
-BBOX = socket("BBOX")
-SEGS = socket("SEGS")
-Tracks = socket("TRACKS")
-WanCameraEmbedding = socket("WAN_CAMERA_EMBEDDING")
+def __getattr__(name: str) -> type[ComfyType]:
+    if name in _TYPES:
+        return _TYPES[name]
+    raise missing("comfy_api.latest.io", name, f"{', '.join(NAMES)}; and Custom(IO_TYPE) for any other")

@@ -10,11 +10,16 @@ from typing import Any
 import torch
 from PIL import Image as PILImage
 
+from engine.custom.links import missing
 from engine.custom.surface import folder_paths
-from engine.custom.surface.comfy_api.latest.sockets import FolderType
+from engine.custom.surface.comfy_api.latest.options import FolderType
 from engine.graph.metadata import Metadata, save_picture
 from engine.graph.pictures import next_files, to_picture
 from engine.workspace import replacing
+
+
+def __getattr__(name: str) -> Any:
+    raise missing("comfy_api.latest.ui", name, "previews of pictures, masks, texts, videos and 3D, and ImageSaveHelper")
 
 
 class SavedResult(dict[str, str]):

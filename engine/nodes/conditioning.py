@@ -13,7 +13,7 @@ from engine.families.base import TEXT_PARTS, Adapter, Clip, Part, Prompt, TextBa
 from engine.families.parts.adapters import acting
 from engine.families.parts.hook import Hook
 from engine.graph.limits import MAX_SIDE
-from engine.graph.node import CLIP, In, NodeContext, Out, node
+from engine.graph.node import CLIP, CONDITIONING, In, NodeContext, Out, node
 
 WORKING = 64 << 20  # bytes that a few chunks of a prompt need
 
@@ -84,6 +84,26 @@ def conditioning_of(batch: TextBatch, **options: Any) -> list[list[Any]]:
     """A CONDITIONING link of one prompt; `options` are what samplers are to know of it."""
     pooled = {} if batch.pooled is None else {"pooled_output": batch.pooled}
     return [[batch.cross, {**pooled, **batch.extra, **options}]]
+
+
+@node(
+    "CLIPTextEncodeControlnet",
+    title="CLIPTextEncodeControlnet",
+    title_zh="CLIP 文本编码（ControlNet）",
+    category="_for_testing/conditioning",
+    outputs=[Out("CONDITIONING")],
+    experimental=True,
+)
+def clip_text_encode_controlnet(
+    ctx: NodeContext,
+    clip: CLIP,
+    conditioning: CONDITIONING,
+    text: Annotated[str, In("STRING", multiline=True, dynamic_prompts=True)],
+) -> tuple[list[list[Any]]]:
+    """ControlNets that act on these prompts are told another one."""
+    batch = encoded(ctx, clip, text)
+    told = {"cross_attn_controlnet": batch.cross, "pooled_output_controlnet": batch.pooled}
+    return ([[cross, {**options, **told}] for cross, options in conditioning],)
 
 
 Pixels = Annotated[int, In("INT", default=1024, min=0, max=MAX_SIDE)]

@@ -3,8 +3,9 @@
 An entry's dict may hold `strength`, `area` (height, width, y, x in latent cells, or ("percentage", ...) of the
 picture), `mask` with `mask_strength` and `set_area_to_bounds`, `start_percent` and `end_percent`, and `default`, as
 ComfyUI's conditioning nodes write them; `control` is a Control, with `control_apply_to_uncond` for the other sides too.
-`hooks` act on the denoiser while the entry is evaluated, and `clip_start_percent` and `clip_end_percent` are the range
-of the encoding, where hooks make several of one prompt.
+`cross_attn_controlnet` and `pooled_output_controlnet` are another prompt for controls. `hooks` act on the denoiser
+while the entry is evaluated, and `clip_start_percent` and `clip_end_percent` are the range of the encoding, where hooks
+make several of one prompt.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Condition:
     default: bool = False  # it counts where the others of its side leave something
     control: Control | None = None
     shares_control: bool = False  # the other sides' prompts get it as well
+    control_text: TextBatch | None = None  # what the control is told in place of the prompt
     hooks: Hooks = ()  # what acts on the denoiser while it is evaluated
 
     def active(self, sigma: float) -> bool:
@@ -67,9 +69,15 @@ class Condition:
 
     def text_in_area(self, x: Tensor) -> TextBatch:
         """The prompt for a call with the area's part of x; "concat" channels lie over the latent and are cut too."""
-        if self.area is None or "concat" not in self.text.extra:
-            return self.text
-        return replace(self.text, extra={**self.text.extra, "concat": self.area.crop(self.text.extra["concat"])})
+        return self._cut(self.text)
+
+    def control_text_in_area(self, x: Tensor) -> TextBatch:
+        return self._cut(self.text if self.control_text is None else self.control_text)
+
+    def _cut(self, text: TextBatch) -> TextBatch:
+        if self.area is None or "concat" not in text.extra:
+            return text
+        return replace(text, extra={**text.extra, "concat": self.area.crop(text.extra["concat"])})
 
     def weight(self, x: Tensor) -> Tensor:
         """How much it counts in each cell of its area: (batch or 1, 1, height, width)."""
@@ -174,8 +182,17 @@ def _read(
         bool(options.get("default")),
         options.get("control"),
         options.get("control_apply_to_uncond", False),
+        _control_text(options, text),
         options.get("hooks", ()),
     )
+
+
+def _control_text(options: Mapping[str, Any], text: TextBatch) -> TextBatch | None:
+    cross, pooled = options.get("cross_attn_controlnet"), options.get("pooled_output_controlnet")
+    if cross is None:
+        return None
+    own = text.pooled if pooled is None else repeat_to_batch(pooled.to(text.cross.device), text.cross.shape[0])
+    return TextBatch(repeat_to_batch(cross.to(text.cross.device), text.cross.shape[0]), own, text.extra)
 
 
 def repeat_to_batch(tensor: Tensor, batch: int) -> Tensor:

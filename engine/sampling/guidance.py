@@ -146,7 +146,8 @@ class Guided:
         def answer() -> Tensor:
             if control is None or self.controls is None:
                 return self.predict(model_input, timesteps, text).to(x)
-            residuals = self.controls(control, model_input, timesteps, text, sigma, len(conditions))
+            told = _cat([c.control_text_in_area(x) for c in conditions])
+            residuals = self.controls(control, model_input, timesteps, told, sigma, len(conditions))
             return self.predict(model_input, timesteps, text, residuals).to(x)
 
         # a prompt's text is read once a run, so that it says which calls are comparable
@@ -266,9 +267,13 @@ def _fits(a: Condition, b: Condition, longest_repeat: int) -> bool:
     tokens_a, tokens_b = a.text.cross.shape[1], b.text.cross.shape[1]
     same_kind = (a.text.pooled is None) == (b.text.pooled is None) and _shapes(a.text) == _shapes(b.text)
     repeats = math.lcm(tokens_a, tokens_b) // min(tokens_a, tokens_b)
-    return (
-        size_a == size_b and same_kind and a.control is b.control and a.hooks == b.hooks and repeats <= longest_repeat
-    )
+    beside = a.control is b.control and a.hooks == b.hooks and _told(a) == _told(b)
+    return size_a == size_b and same_kind and beside and repeats <= longest_repeat
+
+
+def _told(condition: Condition) -> tuple[int, ...] | None:
+    """The shape of another prompt for the control."""
+    return None if condition.control_text is None else tuple(condition.control_text.cross.shape)
 
 
 def _shapes(text: TextBatch) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,10 +100,12 @@ def sample(
         raise BadSigmas(sigmas=_few(steps))
     last: Tensor | None = None
 
+    falling = all(here > there for here, there in itertools.pairwise(steps))
+
     def watched(step: Step) -> None:
         nonlocal last
         if not bool(torch.isfinite(step.denoised).all()):
-            if step.index and not bool(torch.isfinite(step.x).all()):  # the last step's arithmetic, not the model
+            if not falling and step.index and not bool(torch.isfinite(step.x).all()):
                 raise NoWay(sampler=sampler.name, sigmas=_few(steps), reason="0 / 0")
             raise NotANumber(sampler=sampler.name, step=step.index + 1, total=step.total, sigma=step.sigma)
         last = step.denoised

@@ -14,7 +14,7 @@ from engine.errors import NotFound
 from engine.families.base import Components, LatentFormat
 from engine.families.controls.base import ControlNet, ControlOfOtherModel, NeedsVae, NotAControlNet
 from engine.nodes import controlnet
-from engine.nodes.conditioning import clip_text_encode
+from engine.nodes.conditioning import clip_text_encode, clip_text_encode_controlnet
 from engine.nodes.loaders import checkpoint_loader_simple
 from engine.nodes.sampling import ksampler
 from engine.sampling.control import for_each_part
@@ -188,3 +188,25 @@ def test_inpainting_shows_nothing_under_the_mask(ctx, parts, net, prompts):
     control = made[0][0][1]["control"]
     assert control.image[:, :, 24:].sum() == 0 and torch.equal(control.image[:, :, :24], picture()[:, :, :24])
     assert torch.equal(control.mask[:, 0], 1 - mask) and control.vae is parts.vae
+
+
+def test_a_control_may_be_told_another_prompt(ctx, parts, net, prompts):
+    plain = sampled(ctx, parts, *under(ctx, net, prompts))
+    (same,) = clip_text_encode_controlnet(ctx, parts.clip, prompts[0], "a red cat")
+    other, other_negative = (clip_text_encode_controlnet(ctx, parts.clip, p, "blue" * 90)[0] for p in prompts)
+    assert torch.allclose(sampled(ctx, parts, *under(ctx, net, (same, prompts[1]))), plain, atol=1e-2)
+    with ctx.models.lease(net.ref) as leased:
+        seen: list[Tensor] = []
+        handle = leased[net.ref].register_forward_pre_hook(
+            lambda layer, args, kwargs: seen.append(kwargs["encoder_hidden_states"]), with_kwargs=True
+        )
+        out = sampled(ctx, parts, *under(ctx, net, (other, prompts[1])))
+        sampled(ctx, parts, *under(ctx, net, (other, other_negative)))
+        handle.remove()
+    asked = other[0][1]["cross_attn_controlnet"]
+    alone = {text.shape[1]: text for text in seen[:8]}
+    assert torch.allclose(alone[asked.shape[1]], asked.to(seen[0]), atol=1e-6) and asked.shape[1] > 77
+    assert torch.allclose(alone[77], prompts[1][0][0].to(seen[0]), atol=1e-6)
+    assert seen[-1].shape == (2, *asked.shape[1:])
+    assert not torch.allclose(out, plain, atol=1e-2)
+    assert torch.equal(sampled(ctx, parts, *under(ctx, net, prompts)), plain)

@@ -11,6 +11,7 @@ import torch
 from engine.errors import GraphError
 from engine.families.base import Model, Prediction
 from engine.families.parts.cosine_schedule import CosineSchedule
+from engine.families.parts.edm import PLAYGROUND
 from engine.families.parts.recast import in_dtype
 from engine.families.parts.schedule import (
     ContinuousSchedule,
@@ -39,12 +40,6 @@ EDM: dict[str, Prediction] = {
     "edm_playground_v2.5": "edm",
     "eps": "eps",
     "cosmos_rflow": "cosmos_rflow",
-}
-# The latents that Playground 2.5 was trained on: each channel of SDXL's normalised, then halved.
-PLAYGROUND: dict[str, Any] = {
-    "scale": 0.5,
-    "means": (-1.6574, 1.886, -1.383, 2.5155),
-    "deviations": (8.4927, 5.9022, 6.5498, 5.2299),
 }
 # Flux' shift goes linearly with the tokens of a picture, one for 16 x 16 pixels, between these two counts.
 FEW_TOKENS, MANY_TOKENS = 256, 4096

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.weights.adapter_keys import split_key
+from engine.weights.foreign import foreign
 from engine.weights.header import Header
 from engine.weights.lora import is_lora, title_of
 from engine.weights.t2i_keys import is_t2i
@@ -28,6 +29,7 @@ TITLES: Mapping[str, str] = {
     "": "a model that is not known here",
 }
 _TEXT_WIDTHS = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl"}
+_UNETS = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl_refiner"}  # refiners have no LoRAs
 _BY_NAME = (
     (r"(^|_)flux|flux-1", "flux"),
     (r"stable-diffusion-3|^sd3", "sd3"),
@@ -57,17 +59,21 @@ def identify(header: Header) -> FileInfo:
     if is_lora(header):
         return FileInfo("lora", lora_family(header), title, _trigger_words(header))
     names = header.tensors
+    other = foreign(names)
+    if other:
+        whole = _has(names, "first_stage_model.") or _has(names, "vae.")
+        return FileInfo("checkpoint" if whole else "denoiser", other, title)
     if _has(names, "model.diffusion_model.") or (_has(names, "unet.") and _has(names, "vae.")):
         return FileInfo("checkpoint", _checkpoint_family(header), title)
     control = _has(names, "control_model.") or _has(names, "controlnet_") or "input_hint_block.0.weight" in names
     if control or is_t2i(header):
-        return FileInfo("controlnet", "", title)
+        return FileInfo("controlnet", _unet_family(header), title)
     if "decoder.conv_in.weight" in names or "first_stage_model.decoder.conv_in.weight" in names:
         return FileInfo("vae", "", title)
     if _has(names, "text_model.encoder.") or _has(names, "encoder.block."):
         return FileInfo("text_encoder", "", title)
     if "input_blocks.0.0.weight" in names or "conv_in.weight" in names or _has(names, "double_blocks."):
-        return FileInfo("denoiser", "flux" if _has(names, "double_blocks.") else "", title)
+        return FileInfo("denoiser", "flux" if _has(names, "double_blocks.") else _unet_family(header), title)
     if _has(names, "joint_blocks."):
         return FileInfo("denoiser", "sd3", title)
     if len(names) <= 8 and all(1 <= len(t.shape) <= 2 for t in names.values()) and names:
@@ -103,11 +109,22 @@ def _checkpoint_family(header: Header) -> str:
         return "flux"
     if _has(names, "model.diffusion_model.joint_blocks."):
         return "sd3"
+    unet = _unet_family(header)
+    if unet:
+        return unet
     if "model.diffusion_model.label_emb.0.0.weight" in names or _has(names, "text_encoder_2."):
         return "sdxl"
     if _has(names, "cond_stage_model.model."):
         return "sd2"
     return "sd1" if _has(names, "cond_stage_model.") or _has(names, "text_encoder.") else by_metadata(header.metadata)
+
+
+def _unet_family(header: Header) -> str:
+    """By the width of the text that a UNet, or the half of one, attends to; "" where there is none."""
+    for name, info in header.tensors.items():
+        if name.endswith("attn2.to_k.weight") and len(info.shape) == 2:
+            return _UNETS.get(info.shape[1], "")
+    return ""
 
 
 def _trigger_words(header: Header) -> tuple[str, ...]:

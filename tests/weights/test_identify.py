@@ -6,6 +6,8 @@ from engine.weights.header import read_header
 from engine.weights.identify import identify
 from tests.weights.files import empty_tensors
 
+BLOCK = "1.1.transformer_blocks.0"
+
 
 @pytest.mark.parametrize(
     ("names", "kind", "family"),
@@ -24,6 +26,21 @@ from tests.weights.files import empty_tensors
         ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "embedding", "sdxl"),
         ({"control_model.input_hint_block.0.weight": (16, 3, 3, 3)}, "controlnet", ""),
         ({"text_model.encoder.layers.0.mlp.fc1.weight": (4, 4)}, "text_encoder", ""),
+        ({"input_blocks.0.0.weight": (4, 4, 3, 3), f"{BLOCK}.attn2.to_k.weight": (4, 768)}, "denoiser", "sd1"),
+        ({"conv_in.weight": (4, 4, 3, 3), f"down_blocks.{BLOCK}.attn2.to_k.weight": (4, 2048)}, "denoiser", "sdxl"),
+        ({"conv_in.weight": (4, 4, 3, 3), f"{BLOCK}.attn2.to_k.weight": (4, 1280)}, "denoiser", "sdxl_refiner"),
+        ({f"control_model.{BLOCK}.attn2.to_k.weight": (4, 1024)}, "controlnet", "sd2"),
+        ({f"model.diffusion_model.{BLOCK}.attn2.to_k.weight": (4, 1280)}, "checkpoint", "sdxl_refiner"),
+        (
+            {
+                "model.diffusion_model.cap_embedder.1.weight": (4, 4),
+                "model.diffusion_model.noise_refiner.0.attention.k_norm.weight": (4,),
+            },
+            "denoiser",
+            "Lumina 2 or Z-Image",
+        ),
+        ({"encoder_hid_proj.weight": (2048, 4096), f"{BLOCK}.attn2.to_k.weight": (4, 2048)}, "denoiser", "Kolors"),
+        ({"head.modulation": (1, 2, 4), "patch_embedding.weight": (4, 16, 1, 2, 2)}, "denoiser", "Wan"),
         ({"anything": (1, 2, 3)}, "unknown", ""),
     ],
 )

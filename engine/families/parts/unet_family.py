@@ -17,6 +17,7 @@ from engine.families.base import (
     Vae,
     WeightDtype,
 )
+from engine.families.parts.edm import LATENT_CONCAT, ContinuousTime, as_trained
 from engine.families.parts.file_family import FileFamily, clip_text
 from engine.families.parts.prompt import text_for
 from engine.families.parts.stored import MODEL_KEYS, StoredPart, about, stored_unet, stored_vae
@@ -140,8 +141,10 @@ class UNetFamily(FileFamily[UNetKind]):
         return schedule.zero_terminal_snr() if model.options.get(ZERO_SNR) else schedule
 
     def alphas_cumprod(self, model: Model) -> torch.Tensor:
-        from engine.families.parts.schedule import scaled_linear_alphas_cumprod
+        from engine.families.parts.schedule import ContinuousSchedule, scaled_linear_alphas_cumprod
 
+        if isinstance(model.schedule, ContinuousSchedule):
+            raise ContinuousTime(title=model.ref.title)
         if model.options.get(ZERO_SNR):
             return 1 / (self.schedule(model).sigmas.double() ** 2 + 1)
         return scaled_linear_alphas_cumprod()
@@ -198,7 +201,9 @@ class UNetFamily(FileFamily[UNetKind]):
         if image is not None:
             image = repeat_to(fitted(checked(image, model).to(latent), height, width), batch)
         if model.config["in_channels"] == 2 * channels:
-            return torch.zeros_like(latent) if image is None else image
+            if image is None:
+                return torch.zeros_like(latent)
+            return model.latent.scaled(image) if model.options.get(LATENT_CONCAT) else image
         if mask is None:
             grey = latent.new_tensor(self.kind.grey).view(1, -1, 1, 1)
             return torch.cat([torch.ones_like(latent[:, :1]), grey.expand_as(latent)], dim=1)
@@ -226,7 +231,7 @@ class UNetFamily(FileFamily[UNetKind]):
         weight_dtype: WeightDtype = "default",
     ) -> Model:
         unet = stored_unet(header, facts.prefix, self.kind.unet)
-        return Model(
+        model = Model(
             family=self,
             ref=unet.register(manager, f"{title} UNet", weight_dtype),
             config=unet.config,
@@ -236,6 +241,7 @@ class UNetFamily(FileFamily[UNetKind]):
             options={ZERO_SNR: True} if self.kind.zero_snr(header) else {},
             about=about(header, *MODEL_KEYS),
         )
+        return as_trained(model, header)
 
     def _vae(self, manager: ModelManager, header: Header, title: str) -> Vae:
         prefix = "first_stage_model."

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from engine.families.base import Defaults, Detected, FamilySpec, LatentFormat, Prediction
+from engine.families.parts.edm import edm_prediction
 from engine.families.parts.stored import BadMetadata, json_metadata, stored_vae
 from engine.families.parts.text_encoder import TextEncoder, kind_of
+from engine.weights.foreign import foreign
 from engine.weights.header import Header
 
 Names = Literal["ldm", "diffusers"]
@@ -118,12 +120,15 @@ class UNetKind:
         return sorted(kind_of(header) or "" for header in headers) == sorted(e.name for e in self.encoders)
 
     def facts(self, header: Header) -> UNetFacts | None:
-        """Of a UNet of this family."""
-        facts = unet_facts(header)
+        """Of a UNet of this family. Relatives that want another text encoder or a video are not of it."""
+        facts = None if foreign(header.tensors) else unet_facts(header)
         return facts if facts and facts.in_channels in self.channels and self.fits(facts) else None
 
     def prediction(self, header: Header) -> Prediction:
-        """As the metadata or the tensor that marks it says; else as the family can tell; else the family's own."""
+        """As the tensors or the metadata that mark it say; else as the family can tell; else the family's own."""
+        continuous = edm_prediction(header)
+        if continuous is not None:
+            return continuous
         stated = header.metadata.get("modelspec.prediction_type", "")
         stated = str(stated or json_metadata(header, "easel.scheduler").get("prediction_type", "")).lower()
         if "v_pred" in header or stated.startswith("v"):

@@ -97,6 +97,7 @@ class _SampleContext:
         self.workspace = replace(ctx.workspace, output_dir=run.samples_folder)
         self.models = ctx.models
         self.kept = kept
+        self.secrets: dict[str, str] = {}
         self._ctx = ctx
         self._place = (index, total)
 

@@ -3,15 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from engine.dataset.library import Library
+from engine.dataset.pictures import scan
 from engine.dataset.query import matching
 from engine.dataset.view import View
 from taggers.job import run
 from taggers.settings import TagSettings
 from taggers.similarity import SimilarityTool
 from tests.taggers.conftest import Context, paint
-from tests.taggers.tiny import write_siglip
+from tests.taggers.tiny import write_clip, write_siglip
 
 TEXTS = ["a red card", "a green card " * 30, ""]
 
@@ -20,8 +22,6 @@ def test_the_score_of_picture_and_caption_is_a_number_to_filter_by_and_no_tag(ct
     folder = write_siglip(ctx.workspace.models / "clip_vision" / "siglip")
     paint(ctx.workspace.datasets / "set", a="red", b="green", c="blue")
     with Library(ctx.workspace).open("set") as dataset:
-        from engine.dataset.pictures import scan
-
         scan(dataset)
         ids = [picture.id for picture in dataset.store.pictures()]
         dataset.store.write_captions(dict(zip(ids, TEXTS, strict=True)), "edit")
@@ -40,8 +40,6 @@ def test_the_score_of_picture_and_caption_is_a_number_to_filter_by_and_no_tag(ct
         view = View(dataset.store)
         found = view.scores("similarity")
         for place, text in enumerate(TEXTS[:2]):
-            from PIL import Image
-
             image = Image.open(dataset.path(view.pictures()[place].path)).convert("RGB")
             told = words([text], padding="max_length", truncation=True, max_length=32, return_tensors="pt")
             seen = pixels(images=[image], return_tensors="pt")["pixel_values"]
@@ -55,6 +53,38 @@ def test_the_score_of_picture_and_caption_is_a_number_to_filter_by_and_no_tag(ct
         assert matching(view, f"score:similarity>{middle:.6f}").sum() == 1 if middle > 0 else True
 
 
+def test_clip_compares_as_transformers_own_class_does(ctx: Context) -> None:
+    folder = write_clip(ctx.workspace.models / "clip_vision" / "clip")
+    place = ctx.workspace.datasets / "set"
+    paint(place, a="red", b="green", c="blue")
+    Image.new("RGB", (96, 64), "white").save(place / "d.png")  # its middle is what CLIP sees
+    with Library(ctx.workspace).open("set") as dataset:
+        scan(dataset)
+        ids = [picture.id for picture in dataset.store.pictures()]
+        dataset.store.write_captions(dict(zip(ids, [*TEXTS, "a wide card"], strict=True)), "edit")
+    result = run(ctx, TagSettings(dataset="set", tools=(SimilarityTool(model="clip", batch_size=3),)))
+    assert (result["tool"], result["tagged"]) == ("score:clip", 3)
+
+    from transformers import CLIPModel, CLIPTokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    model, pixels = CLIPModel.from_pretrained(folder), CLIPImageProcessorPil.from_pretrained(folder)
+    words = CLIPTokenizer.from_pretrained(folder)
+    with Library(ctx.workspace).open("set") as dataset:
+        view = View(dataset.store)
+        found = view.scores("similarity")
+        assert np.isnan(found).tolist() == [False, False, True, False]
+        for place, (picture, text) in enumerate(zip(view.pictures(), view.captions(), strict=True)):
+            if not text:
+                continue
+            image = Image.open(dataset.path(picture.path)).convert("RGB")
+            seen = pixels(images=[image], return_tensors="pt")["pixel_values"]
+            told = words([text], truncation=True, max_length=24, return_tensors="pt")
+            with torch.no_grad():
+                out = model(**told, pixel_values=seen)
+            assert found[place] == pytest.approx(float((out.image_embeds * out.text_embeds).sum()), abs=1e-4)
+
+
 def test_a_caption_that_changed_is_compared_again(ctx: Context) -> None:
     write_siglip(ctx.workspace.models / "captioners" / "siglip")
     paint(ctx.workspace.datasets / "set", a="red")
@@ -62,8 +92,6 @@ def test_a_caption_that_changed_is_compared_again(ctx: Context) -> None:
     scores = []
     for text in ("one", "something else"):
         with Library(ctx.workspace).open("set") as dataset:
-            from engine.dataset.pictures import scan
-
             scan(dataset)
             dataset.store.write_captions({dataset.store.pictures()[0].id: text}, "edit")
         run(ctx, settings)

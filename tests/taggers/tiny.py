@@ -290,3 +290,25 @@ def write_siglip(folder: Path) -> Path:
     saved = _save(folder, SiglipModel(config), words, SiglipImageProcessorPil(size={"height": 56, "width": 56}))
     (saved / "processor_config.json").write_text(json.dumps({"processor_class": "SiglipProcessor"}))
     return saved
+
+
+def write_clip(folder: Path) -> Path:
+    """A CLIP of pictures of 56 pixels and texts of 24 tokens, in the layout of openai/clip-vit-large-patch14."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    ends = ("<|startoftext|>", "<|endoftext|>")
+    letters = [*BYTES, *(f"{letter}</w>" for letter in BYTES)]
+    words = CLIPTokenizer(vocab={word: i for i, word in enumerate((*letters, *ends))}, merges=[])
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPConfig(
+        # 2 is what OpenAI's files say; the end of a text is then its highest number, as in their own code
+        text_config={**sizes, "vocab_size": len(words), "max_position_embeddings": 24, "eos_token_id": 2},
+        vision_config={**sizes, "image_size": 56, "patch_size": 14},
+        projection_dim=16,
+    )
+    torch.manual_seed(0)
+    sizes_in = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+    saved = _save(folder, CLIPModel(config), words, CLIPImageProcessorPil(**sizes_in))
+    (saved / "processor_config.json").unlink(missing_ok=True)  # older than such files
+    return saved

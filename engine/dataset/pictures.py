@@ -162,19 +162,20 @@ def _claim(root: Path, name: str) -> str:
 
 def files_in(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """(path relative to root with forward slashes, (size, mtime_ns)) of every picture file, hidden folders left out."""
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root):  # plain text throughout: there may be a hundred thousand
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = "" if Path(folder) == root else f"{Path(folder).relative_to(root).as_posix()}/"
         for name in sorted(files):
             if name.startswith(".") or not name.lower().endswith(PICTURE_SUFFIXES):
                 continue
-            path = Path(folder, name)
-            if not is_text(path.relative_to(root).as_posix()):
+            path = below + name
+            if not is_text(path):
                 continue  # bytes that no page and no database can hold
             try:
-                stat = path.stat()
+                stat = os.stat(os.path.join(folder, name))
             except OSError:
                 continue  # gone since it was listed, or a link to nowhere
-            yield path.relative_to(root).as_posix(), (stat.st_size, stat.st_mtime_ns)
+            yield path, (stat.st_size, stat.st_mtime_ns)
 
 
 def _look(root: Path, path: str) -> _Seen:

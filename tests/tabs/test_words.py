@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,18 @@ def test_both_languages_have_the_same_keys_and_each_has_words() -> None:
     assert table("en").keys() == table("zh").keys()
     assert [key for key, words in table("zh").items() if not words.strip()] == []
     assert [key for key, words in table("en").items() if not words.strip()] == []
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_key_is_in_one_file_only(language: str) -> None:
+    seen: dict[str, str] = {}
+    twice = []
+    for path in sorted((TABS / "words" / language).glob("*.json")):
+        keys = [key for key, _ in json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)]
+        twice += [f"{key}: {seen[key]}, {path.name}" for key in keys if key in seen]
+        seen |= dict.fromkeys(keys, path.name)
+        assert len(keys) == len(set(keys)), path.name
+    assert twice == []
 
 
 def test_placeholders_are_the_same_in_both_languages() -> None:

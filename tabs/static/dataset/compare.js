@@ -17,9 +17,9 @@ function html(d, answer) {
   if (answer.writers.length < 2) return `<p class="empty">${t('compare.none')}</p>`;
   const name = (w) => `${w.name === 'user' ? t('dataset.you') : w.name}${w.version ? ` · ${w.version.slice(0, 8)}` : ''} (${w.n})`;
   const options = answer.writers.map((w) => [w.id, name(w)]), { tally } = answer;
-  const adopt = (id) => `<button type="button" data-act="adopt" data-source="${id}">${t('compare.adopt')}</button>`;
+  const adopt = (id, side) => `<button type="button" data-act="adopt" data-source="${id}">${t(`compare.adopt.${side}`)}</button>`;
   return `<form data-keep="compare" class="ez-form-row">${choice('left', t('compare.left'), options, answer.left, 'data-change="comparewith"')}${choice('right', t('compare.right'), options, answer.right, 'data-change="comparewith"')}</form>
-    <p>${t('compare.tally', tally)}</p><div class="ez-bar">${adopt(answer.left)}${adopt(answer.right)}</div><ul class="ez-pairs">${answer.pairs.map((pair) => pairHtml(d, pair)).join('')}</ul>`;
+    <p>${t('compare.tally', tally)}</p><div class="ez-bar">${adopt(answer.left, 'left')}${adopt(answer.right, 'right')}</div><ul class="ez-pairs">${answer.pairs.map((pair) => pairHtml(d, pair)).join('')}</ul>`;
 }
 
 const verbs = {

@@ -19,7 +19,7 @@ function sampleHtml(s, i) {
   const tokens = Object.entries(s.tokens).map(([name, n]) => `<span class="${name !== 't5xxl' && n > 75 ? 'bad' : ''}">${esc({ l: 'CLIP-L', g: 'CLIP-G', h: 'CLIP-H', t5xxl: 'T5' }[name] ?? name)} ${n}</span>`).join(' · ');
   const mask = s.mask ? `<img class="mask" alt="${t('draw.mask')}" src="${address(s, s.mask)}">` : '';
   return `<li data-key="${i}"><div class="shot" style="aspect-ratio:${s.width}/${s.height}"><img alt="${esc(s.name)}" src="${address(s, s.file)}">${mask}</div>
-    <small>${t('look.step', { n: s.step + 1 })} · ${esc(s.name)} · ${notes.map(esc).join(' · ')}</small><p>${s.caption ? esc(s.caption) : `<i>${t('look.dropped')}</i>`}</p><small>${t('tokens.title')}: ${tokens}</small></li>`;
+    <small>${t('look.step', { n: s.step + 1 })} · ${esc(s.name)} · ${notes.map(esc).join(' · ')}</small><p>${s.caption ? esc(s.caption) : `<i>${t('look.dropped')}</i>`}</p><small>${t('count.tokens')}: ${tokens}</small></li>`;
 }
 
 function cutHtml(d, c) {

@@ -54,8 +54,8 @@ export function pointAt(d, target) {
 }
 
 function tokensHtml(tokens) {
-  const one = ([name, n]) => `<span class="${n > (WARN[name] ?? 1e9) ? 'bad' : ''}">${t('tokens.' + name)} ${n}${WARN[name] ? ` / ${WARN[name]}` : ''}</span>`;
-  return `<p class="sub ez-tokens">${t('tokens.title')}: ${Object.entries(tokens).map(one).join(' · ')}</p>`;
+  const one = ([name, n]) => `<span class="${n > (WARN[name] ?? 1e9) ? 'bad' : ''}">${t('count.' + name)} ${n}${WARN[name] ? ` / ${WARN[name]}` : ''}</span>`;
+  return `<p class="sub ez-tokens">${t('count.tokens')}: ${Object.entries(tokens).map(one).join(' · ')}</p>`;
 }
 
 function versionsHtml({ versions }) {

@@ -6,7 +6,8 @@ import { table } from './fields.js';
 import { percent } from './words.js';
 
 const asks = (d) => d.ask('review');
-const cells = (s) => `<td>${s.accepted}</td><td>${s.rejected}</td><td>${s.missed}</td><td>${percent(s.precision)}</td><td>${percent(s.recall)}</td><td>${percent(s.f1)}</td><td>${percent(s.miss_rate)}</td>`;
+const share = (value, of) => `<td>${of ? percent(value) : '—'}</td>`; // of nothing there is no share
+const cells = (s) => `<td>${s.accepted}</td><td>${s.rejected}</td><td>${s.missed}</td>${share(s.precision, s.accepted + s.rejected)}${share(s.recall, s.accepted + s.missed)}${share(s.f1, s.accepted + s.rejected + s.missed)}${share(s.miss_rate, s.accepted + s.missed)}`;
 
 function taggerHtml(one) {
   const head = ['', ...['accepted', 'rejected', 'missed', 'precision', 'recall', 'f1', 'miss'].map((name) => t(`review.${name}`))];

@@ -163,3 +163,49 @@ def test_random_graphs_give_the_recorded_prompts(editor: Page, recorded: dict[st
         prompt = json.loads(editor.evaluate("(workflow) => load(workflow)", random_workflow(seed)))
         recorded.setdefault(f"random {seed}", {"seed": seed, "prompt": prompt})
         assert prompt == recorded[f"random {seed}"]["prompt"], seed
+
+
+LOOP = """const a = add('PrimitiveString', { value: 'a' }), more = add('StringConcatenate', { string_b: 'b' }),
+    st = add('StartLoop', { mode: 'For', 'mode.max_iteration': 3 }), en = add('EndLoop', { accumulate: ALL }),
+    show = add('PreviewAny'); link(a, 0, st, 'initial_iteration_value'); link(st, 4, more, 'string_a');
+    link(more, 0, en, 'output_value'); link(more, 0, en, 'next_iteration_value'); link(en, 0, show, 'source');"""
+
+
+def test_a_loop_is_built_and_run_in_the_editor_which_shows_its_nodes_at_work(editor: Page, studio: Studio) -> None:
+    """Progress comes by the messages that other clients get as well: the editor announces no flag of ours."""
+    editor.evaluate("clean()")
+    heard = editor.evaluate_handle(
+        """() => {
+          const heard = { states: [], executing: [], done: 0 };
+          const api = window.comfyAPI.api.api;
+          api.addEventListener('progress_state', (event) => heard.states.push(Object.keys(event.detail.nodes).length));
+          api.addEventListener('executing', (event) => event.detail && heard.executing.push(String(event.detail)));
+          api.addEventListener('execution_success', () => { heard.done += 1; });
+          return heard;
+        }"""
+    )
+    for every, shown in (("false", ["abbb"]), ("true", ["ab", "abb", "abbb"])):
+        before = set(studio.get("/history"))
+        done = heard.json_value()["done"]
+        built = LOOP.replace("ALL", every)
+        editor.evaluate(f"async () => {{ await clean(); {built}; await app.queuePrompt(0); }}")
+        until(lambda done=done: heard.json_value()["done"] > done, 60)
+        made = until(lambda before=before: set(studio.get("/history")) - before, 30).pop()
+        (output,) = studio.get(f"/history/{made}")[made]["outputs"].values()
+        assert output["text"] == shown
+    told = heard.json_value()
+    assert max(told["states"]) == 12  # of the last run: 3 iterations of 3 nodes, and 3 beside them
+    assert told["executing"] and not any(
+        node.get("has_errors")
+        for node in editor.evaluate("app.rootGraph.nodes.map((n) => ({ has_errors: n.has_errors }))")
+    )
+
+
+def test_a_loop_that_is_not_closed_is_refused_and_the_editor_marks_its_node(editor: Page) -> None:
+    editor.evaluate("clean()")
+    broken = """const st = add('StartLoop'), show = add('PreviewAny'); link(st, 0, show, 'source');"""
+    editor.evaluate(f"async () => {{ {broken} await app.queuePrompt(0); }}")
+    errors = until(lambda: editor.evaluate("JSON.stringify(app.lastNodeErrors ?? null)") != "null", 20)
+    assert errors
+    told = json.loads(editor.evaluate("JSON.stringify(app.lastNodeErrors)"))
+    assert [error["type"] for node in told.values() for error in node["errors"]] == ["loop_without_end"]

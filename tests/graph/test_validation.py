@@ -322,3 +322,45 @@ def test_a_hundred_thousand_bad_nodes_are_judged_in_seconds(toys, workspace):
     assert time.thread_time() - start < 20
     assert found.error["type"] == "prompt_outputs_failed_validation"
     assert len(found.node_errors) == 1000
+
+
+CONST = {"class_type": "Const", "inputs": {"value": 1}}
+TYPED = {"class_type": "Typed", "inputs": {"steps": 7, "cfg": 3.0, "text": "", "on": True, "mode": "b"}}
+
+
+def typed(**inputs: Any) -> dict[str, Any]:
+    return {"1": {**TYPED, "inputs": {**TYPED["inputs"], **inputs}}, "2": CONST, "3": _shown("1")}
+
+
+EVERY = {  # all that the reference system has, but for those of a request's other fields (tests/studio/test_prompt.py)
+    "prompt_no_outputs": {"2": CONST},
+    "missing_node_type": {"1": {"class_type": "Nobody", "inputs": {}}, "2": CONST, "3": _shown("2")},
+    "prompt_outputs_failed_validation": {"3": {"class_type": "Show", "inputs": {}}},
+    "required_input_missing": {"3": {"class_type": "Show", "inputs": {}}},
+    "bad_linked_input": typed(steps=["2"]),
+    "return_type_mismatch": typed(image=["2", 0]),
+    "invalid_input_type": typed(steps="many"),
+    "value_smaller_than_min": typed(steps=0),
+    "value_bigger_than_max": typed(steps=101),
+    "value_not_in_list": typed(mode="c"),
+    "custom_validation_failed": {"1": {"class_type": "Even", "inputs": {"value": 1}}, "3": _shown("1")},
+    "exception_during_validation": {"3": _shown("9")},
+    "exception_during_inner_validation": typed(steps=["9", 0]),
+    "dependency_cycle": {"1": {"class_type": "Add", "inputs": {"a": ["1", 0], "b": 1}}, "3": _shown("1")},
+}
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_each_type_of_error_that_comfyui_has_in_its_shape(kind, toys, workspace):
+    def ask(checks: Any) -> list[dict[str, Any]]:
+        return [{"value": "it is odd"} for _ in checks]
+
+    answer = judged(EVERY[kind], toys, workspace, ask=ask).to_json()
+    errors = [error for node in answer["node_errors"].values() for error in node["errors"]]
+    assert kind in {error["type"] for error in (answer["error"], *errors)}
+    for error in (answer["error"], *errors):
+        assert set(error) == {"type", "message", "details", "extra_info"} and error["message"]
+    for node_id, node in answer["node_errors"].items():
+        assert set(node) == {"errors", "dependent_outputs", "class_type"}
+        assert node["dependent_outputs"] == ["3"] and node["class_type"] == EVERY[kind][node_id]["class_type"]
+    json.dumps(answer, allow_nan=False)

@@ -6,15 +6,18 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from websockets.sync.client import connect
 
 from tests.studio.conftest import PATIENCE, Served
-from tests.studio.test_prompt import ended, hold, messages_until_end, prompt
+from tests.studio.test_prompt import NUMBER, ended, hold, messages_until_end, prompt
 
 pytestmark = pytest.mark.slow
 
@@ -78,15 +81,7 @@ def test_100_000_nodes_that_are_all_wrong_are_refused_while_others_are_served(se
     taken: list[float] = []
     done = threading.Event()
 
-    def ask() -> None:
-        with served.client() as client:
-            while not done.is_set():
-                begin = time.monotonic()
-                client.get("/prompt")
-                taken.append(time.monotonic() - begin)
-                time.sleep(0.02)
-
-    asking = threading.Thread(target=ask)
+    asking = threading.Thread(target=_ask_until, args=(served, done, taken))
     asking.start()
     try:
         with served.client() as client:
@@ -97,6 +92,61 @@ def test_100_000_nodes_that_are_all_wrong_are_refused_while_others_are_served(se
     assert answer.status_code == 400 and answer.json()["error"]["type"] == "prompt_outputs_failed_validation"
     assert len(answer.json()["node_errors"]) <= 1000
     assert max(taken) < 5
+
+
+def test_a_prompt_of_50_mb_is_taken_and_run_in_bounded_time_and_memory_while_others_are_served(served: Served) -> None:
+    """As one long text, and as a hundred thousand nodes."""
+    long = prompt(**{"1": {**NUMBER, "_meta": {"title": "x" * (50 * 2**20)}}})
+    many = prompt(**{f"n{n}": {**NUMBER, "_meta": {"title": "x" * 440}} for n in range(100_000)})
+    for nodes in (long, many):
+        body = json.dumps({"prompt": nodes}).encode()
+        assert 50_000_000 < len(body) < 64 * 2**20
+        taken: list[float] = []
+        done = threading.Event()
+        with served.client() as client, memory_peak() as peak:
+            asking = threading.Thread(target=_ask_until, args=(served, done, taken))
+            asking.start()
+            begin = time.monotonic()
+            try:
+                made = client.post("/prompt", content=body, timeout=120).json()["prompt_id"]
+                assert time.monotonic() - begin < 60
+                entry = ended(client, made)
+            finally:
+                done.set()
+                asking.join()
+            client.post("/history", json={"delete": [made]})
+        assert entry["outputs"] == {"2": {"text": ["2"]}} and entry["status"]["completed"]
+        assert len(taken) > 5 and max(taken) < 30  # under 1 s where nothing else runs on the machine
+        assert peak() < 20 * len(body)
+
+
+@contextmanager
+def memory_peak() -> Iterator[Callable[[], int]]:
+    """How much this process has grown at most, in bytes."""
+    process = psutil.Process()
+    before, top, done = process.memory_info().rss, 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal top
+        while not done.wait(0.02):
+            top = max(top, process.memory_info().rss - before)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield lambda: top
+    finally:
+        done.set()
+        watching.join()
+
+
+def _ask_until(served: Served, done: threading.Event, taken: list[float]) -> None:
+    with served.client() as client:
+        while not done.is_set():
+            begin = time.monotonic()
+            client.get("/prompt")
+            taken.append(time.monotonic() - begin)
+            time.sleep(0.02)
 
 
 def test_a_prompt_over_the_limit_is_refused_before_it_is_read(served: Served) -> None:

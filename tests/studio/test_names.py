@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -143,6 +145,79 @@ def test_a_name_never_leads_out(client: TestClient, app: App, route: str, bad: s
             answer.text
         )
     assert {path: path.stat().st_mtime_ns for path in outside.parent.rglob("*") if kept(path, space)} == before
+
+
+NAMELESS = (
+    "/studio/stream",
+    "/studio/events",
+    "/studio/caches",
+    "/studio/system",
+    "/free",
+)  # without end, or they wait for a worker
+FIELDS = (
+    *(
+        "name",
+        "filename",
+        "subfolder",
+        "dir",
+        "path",
+        "file",
+        "folder",
+        "type",
+        "dataset",
+        "picture",
+        "image",
+        "images",
+    ),
+    *("run", "model", "sample", "template", "saved", "open", "workflow", "what", "key", "id", "pack", "dest", "to"),
+    *("ckpt_name", "lora_name", "original_ref"),
+)
+
+
+def every_route(client: TestClient) -> list[tuple[str, str]]:
+    """(method, path) of all that the studio answers to, as its own router has it; ComfyUI's once, not three times."""
+
+    def walk(routes: Any, prefix: str) -> Iterator[tuple[str, str]]:
+        for route in routes:
+            path = prefix + getattr(route, "path", "")
+            if getattr(route, "routes", None):
+                yield from walk(route.routes, path)
+            for method in getattr(route, "methods", None) or ():
+                if method != "HEAD":
+                    yield method, path
+
+    server: Any = client.app
+    found = list(dict.fromkeys(walk(server._app.routes, "")))
+    once = {path for _, path in found if not path.startswith(("/api/", "/comfy/"))}
+    return [
+        (method, path)
+        for method, path in found
+        if path in once or path.removeprefix("/comfy").removeprefix("/api") not in once
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_no_route_of_the_router_follows_a_bad_name_wherever_it_stands(client: TestClient, app: App) -> None:
+    """In the path, in every field of the query, in every field of the body: also routes that nobody listed above."""
+    outside = app.workspace.root.parent / "outside"
+    routes = every_route(client)
+    assert len(routes) > 90 and ("GET", "/userdata/{file:path}") in routes and ("GET", "/comfy/{name:path}") in routes
+    client.base_url = "http://localhost"  # type: ignore[assignment]
+    before = {path: path.stat().st_mtime_ns for path in outside.parent.rglob("*secret*") if path.is_file()}
+    elsewhere = sorted(path for path in outside.parent.glob("*"))
+    for method, path in routes:
+        if path in NAMELESS or path.startswith("/gradio_api"):
+            continue
+        for bad in (one.format(outside=outside) for one in BAD):
+            filled = re.sub(r"\{\w+:int\}", "0", path)
+            filled = re.sub(r"\{[^}]+\}", bad.replace("\\", "\\\\"), filled)
+            fields = dict.fromkeys(FIELDS, bad)
+            more: dict[str, Any] = {} if method == "GET" else {"json": {**fields, "images": [bad], "settings": fields}}
+            answer = client.request(method, filled, params=fields, **more)
+            assert SECRET not in answer.content, (method, path, bad)
+            assert answer.status_code < 500 or answer.status_code == 503, (method, path, bad, answer.text[:300])
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert sorted(path for path in outside.parent.glob("*")) == elsewhere
 
 
 OWN = ("thumbnail", "picture", "run", "sample", "static", "dataset")  # not there under /api

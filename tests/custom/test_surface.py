@@ -25,6 +25,7 @@ from comfy.model_management import current_loaded_models, should_use_bf16, shoul
 from comfy.samplers import KSampler, KSAMPLER, SAMPLER_NAMES, SCHEDULER_NAMES, calculate_sigmas, sampler_object
 from comfy.sample import prepare_noise, fix_empty_latent_channels, sample, sample_custom
 from comfy.sd import VAE, CLIP, load_checkpoint_guess_config, load_lora_for_models
+from comfy.controlnet import load_controlnet, ControlNet, ControlBase
 from comfy.model_base import BaseModel, ModelType
 from comfy.model_patcher import ModelPatcher
 from comfy.latent_formats import SDXL, SD15, SD3, Flux

@@ -25,6 +25,7 @@ MODULES = (
     "comfy.cli_args",
     "comfy.comfy_types",
     "comfy.comfy_types.node_typing",
+    "comfy.controlnet",
     "comfy.latent_formats",
     "comfy.model_base",
     "comfy.model_management",

@@ -167,6 +167,14 @@ def get_full_path_or_raise(folder_name: str, filename: str) -> str:
     return path
 
 
+def name_in(folder_name: str, path: Path) -> str:
+    """The name by which nodes know a file of that kind. Ours: packs have no such function."""
+    for root in map(Path, get_folder_paths(folder_name)):
+        if path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    raise FileNotFoundError(f"{path} is in none of the {folder_name} folders {get_folder_paths(folder_name)}")
+
+
 def recursive_search(directory: str, excluded_dir_names: list[str] | None = None) -> tuple[list[str], dict[str, float]]:
     """(files relative to `directory`, {folder: time of its last change})"""
     files: list[str] = []

@@ -54,17 +54,10 @@ def load_lora_for_models(
     """`lora` as comfy.utils.load_torch_file read it from a file of the LoRA folders; it is matched by its file."""
     if not isinstance(lora, FileTensors):
         raise TypeError("comfy.sd.load_lora_for_models takes what comfy.utils.load_torch_file returned, unchanged")
-    name = _name_in("loras", lora.path)
+    name = folder_paths.name_in("loras", lora.path)
     if model is None:
         raise ValueError("comfy.sd.load_lora_for_models: a LoRA for text encoders alone is not offered")
     if clip is None:
         return (*node("LoraLoaderModelOnly")(model=model, lora_name=name, strength_model=strength_model), None)
     strengths = {"strength_model": strength_model, "strength_clip": strength_clip}
     return node("LoraLoader")(model=model, clip=clip, lora_name=name, **strengths)
-
-
-def _name_in(folder: str, path: Path) -> str:
-    for root in map(Path, folder_paths.get_folder_paths(folder)):
-        if path.is_relative_to(root):
-            return path.relative_to(root).as_posix()
-    raise FileNotFoundError(f"{path} is in none of the {folder} folders {folder_paths.get_folder_paths(folder)}")

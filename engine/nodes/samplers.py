@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from torch import Tensor
+
+from engine.families.parts.resizing import resized
 from engine.families.parts.schedule import Schedule
 from engine.graph.node import MODEL, In, NodeContext, Out, node
 from engine.nodes.sampling import SamplerName
 from engine.sampling.model import schedule_of
-from engine.sampling.samplers.table import SAMPLERS, Sampler, sde_window
+from engine.sampling.samplers.table import LCM_UPSCALE, SAMPLERS, Sampler, sde_window
 
 CATEGORY = "sampling/custom_sampling/samplers"
 SAMPLER = [Out("SAMPLER")]
@@ -140,6 +143,22 @@ def sampler_sa_solver(
             tau=eta, s_noise=s_noise, use_pece=use_pece, simple_order_2=simple_order_2, **orders, **window
         ),
     )
+
+
+@node("SamplerLCMUpscale", title_zh="采样器 LCM 放大", category=CATEGORY, outputs=SAMPLER)
+def sampler_lcm_upscale(
+    ctx: NodeContext,
+    scale_ratio: Annotated[float, In("FLOAT", default=1.0, min=0.1, max=20.0, step=0.01)],
+    scale_steps: Annotated[int, In("INT", default=-1, min=-1, max=1000, step=1)],
+    upscale_method: Annotated[str, In(["bislerp", "nearest-exact", "bilinear", "area", "bicubic"])],
+) -> tuple[Sampler]:
+    """LCM whose latent grows evenly over the first scale_steps steps; -1: over the first half."""
+
+    def resize(latent: Tensor, width: int, height: int) -> Tensor:
+        return resized(latent, width, height, upscale_method, "disabled")
+
+    steps = None if scale_steps < 0 else scale_steps
+    return (LCM_UPSCALE.having(resize=resize, scale=scale_ratio, scale_steps=steps),)
 
 
 @node("SamplerSEEDS2", title_zh="采样器 SEEDS-2", category=CATEGORY, outputs=SAMPLER)

@@ -64,6 +64,11 @@ class Condition:
     control_text: TextBatch | None = None  # what the control is told in place of the prompt
     hooks: Hooks = ()  # what acts on the denoiser while it is evaluated
 
+    @property
+    def has_size(self) -> bool:
+        """Whether it fits latents of one size alone."""
+        return self.area is not None or self.mask is not None or "concat" in self.text.extra
+
     def active(self, sigma: float) -> bool:
         return self.sigma_end <= sigma <= self.sigma_start
 

@@ -30,6 +30,14 @@ class GuidedDenoiser(Denoiser, Protocol):
 NoiseSource = Callable[[float, float], Tensor]
 
 
+class SizedNoise(Protocol):
+    """Noise for samplers that change the size of x on the way."""
+
+    def like(self, x: Tensor) -> Tensor:
+        """Standard normal, of its shape."""
+        ...
+
+
 @dataclass(frozen=True)
 class Step:
     """What a callback sees after the first model evaluation of a step; `index` counts from 0."""

@@ -41,14 +41,23 @@ def initial_noise(latent: Tensor, seed: int, batch_index: Sequence[int] | None =
     return torch.cat([drawn[index] for index in batch_index])
 
 
-def step_noise(x: Tensor, seed: int) -> NoiseSource:
-    """Fresh noise at every call, as ancestral samplers add it."""
-    generator = torch.Generator("cpu").manual_seed(seed)
+class StepNoise:
+    """A NoiseSource of fresh noise at every call, as ancestral samplers add it."""
 
-    def draw(sigma: float, sigma_next: float) -> Tensor:
-        return torch.randn(x.shape, generator=generator).to(device=x.device, dtype=x.dtype)
+    def __init__(self, x: Tensor, seed: int) -> None:
+        self._x = x
+        self._generator = torch.Generator("cpu").manual_seed(seed)
 
-    return draw
+    def __call__(self, sigma: float, sigma_next: float) -> Tensor:
+        return self.like(self._x)
+
+    def like(self, x: Tensor) -> Tensor:
+        """Of another shape than the run began with."""
+        return torch.randn(x.shape, generator=self._generator).to(device=x.device, dtype=x.dtype)
+
+
+def step_noise(x: Tensor, seed: int) -> StepNoise:
+    return StepNoise(x, seed)
 
 
 def brownian_noise(x: Tensor, sigmas: Sequence[float], seed: int) -> NoiseSource:

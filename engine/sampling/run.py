@@ -14,6 +14,7 @@ from engine.errors import GraphError
 from engine.families.base import Model
 from engine.models.manager import ModelManager
 from engine.sampling.denoiser import Callback, GuidedDenoiser, Step, silent
+from engine.sampling.guidance import Guided
 from engine.sampling.guiders import Guider
 from engine.sampling.inpaint import Masked, fit_mask
 from engine.sampling.model import guided
@@ -48,6 +49,14 @@ class NoWay(GraphError):
         "{sampler} 无法沿 sigma {sigmas} 采样（{reason}）。它们须逐步下降、以不小于 0 的值结束，"
         "流模型不得超过 1；也可换用其他采样器。"
     )
+
+
+class KeepsItsSize(GraphError):
+    en = (
+        "{sampler} changes the size of the latent on the way, but {what} has the size that it starts with. Take that "
+        "out, or choose another sampler."
+    )
+    zh = "{sampler} 会在采样过程中改变潜变量的尺寸，但{what_zh}的尺寸固定为起始尺寸。请移除它，或换用其他采样器。"
 
 
 class WrongChannels(GraphError):
@@ -116,6 +125,8 @@ def sample(
         schedule = denoiser.schedule
         scaled, drawn = scaled.to(device), drawn.to(device)
         x = schedule.add_noise(scaled, drawn, steps[0], pure=schedule.is_pure_noise(steps[0]))
+        if sampler.resizes:
+            _check_resizable(sampler, denoiser, fitted)
         masked: GuidedDenoiser = denoiser
         if fitted is not None:
             kept = initial_noise(scaled, (noise.seed + 1) % 2**64).to(device) if sampler.fresh_mask_noise else drawn
@@ -133,6 +144,13 @@ def sample(
             raise NotANumber(sampler=sampler.name, step=len(steps) - 1, total=len(steps) - 1, sigma=steps[-1])
         ended, denoised = (_unscaled(found, model) for found in (x, x if last is None else last))
         return Sampled(ended, denoised)
+
+
+def _check_resizable(sampler: Sampler, denoiser: Guided, mask: Tensor | None) -> None:
+    sized = {condition for side in denoiser.sides for condition in side if condition.has_size}
+    if mask is not None or sized:
+        what, what_zh = ("a prompt's area or mask", "提示词的区域或遮罩") if sized else ("the noise mask", "噪声遮罩")
+        raise KeepsItsSize(sampler=sampler.name, what=what, what_zh=what_zh)
 
 
 def _few(sigmas: Sequence[float]) -> str:

@@ -15,8 +15,14 @@ from torch import Tensor
 from engine.families.base import Clip, LiveLora, Model
 from engine.families.parts.hook import ClipHooks, Hook, Hooks, Keyframe, combined, sorted_frames
 from engine.families.parts.merging import ModelsDiffer
+from engine.graph.catalogue import Catalogue
+from engine.graph.executor import Executor, RunContext
+from engine.graph.registry import Registry
+from engine.graph.strategies import cache_for
+from engine.graph.validation import validate
 from engine.nodes import conditioning_where as where
 from engine.nodes import hooks as nodes
+from engine.nodes import load_all
 from engine.nodes.conditioning import clip_text_encode
 from engine.nodes.loaders import checkpoint_loader_simple
 from engine.nodes.lora import lora_loader
@@ -263,3 +269,45 @@ def test_groups_hold_each_hook_once(ctx: Context) -> None:
     (chained,) = nodes.create_hook_lora(ctx, "both.safetensors", 1.0, 1.0, first)
     assert len(chained) == 2 and isinstance(chained[1], Hook)
     assert nodes.create_hook_lora(ctx, "both.safetensors", 0.0, 0.0, first)[0] == first
+
+
+def test_a_workflow_with_hooks_and_patches_runs(ctx: Context) -> None:
+    """Through validation and executor, as a client sends it."""
+    prompt: dict[str, Any] = {
+        "model": ("CheckpointLoaderSimple", {"ckpt_name": "tiny.safetensors"}),
+        "hook": ("CreateHookLora", {"lora_name": "both.safetensors", "strength_model": 1, "strength_clip": 0.5}),
+        "frame": ("CreateHookKeyframe", {"strength_mult": 0.5, "start_percent": 0.5}),
+        "frames": (
+            "CreateHookKeyframesInterpolated",
+            {"strength_start": 0, "strength_end": 1, "interpolation": "ease_in", "start_percent": 0, "end_percent": 0.4,
+             "keyframes_count": 3, "print_keyframes": False, "prev_hook_kf": ["frame", 0]},
+        ),
+        "hooks": ("SetHookKeyframes", {"hooks": ["hook", 0], "hook_kf": ["frames", 0]}),
+        "all": ("CombineHooks2", {"hooks_A": ["hooks", 0]}),
+        "clip": ("SetClipHooks", {"clip": ["model", 1], "apply_to_conds": True, "schedule_clip": True,
+                                  "hooks": ["all", 0]}),
+        "yes": ("CLIPTextEncode", {"text": "a cat", "clip": ["clip", 0]}),
+        "no": ("CLIPTextEncode", {"text": "blurry", "clip": ["model", 1]}),
+        "pair": ("PairConditioningSetProperties", {"positive_NEW": ["yes", 0], "negative_NEW": ["no", 0], "strength": 1,
+                                                   "set_cond_area": "default", "hooks": ["all", 0]}),
+        "apg": ("APG", {"model": ["model", 0], "eta": 0.5, "norm_threshold": 5, "momentum": -0.5}),
+        "tiles": ("HyperTile", {"model": ["apg", 0], "tile_size": 32, "swap_size": 2, "max_depth": 0,
+                                "scale_depth": False}),
+        "cache": ("EasyCache", {"model": ["tiles", 0], "reuse_threshold": 0.2, "start_percent": 0.15,
+                                "end_percent": 0.95, "verbose": False}),
+        "empty": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
+        "run": ("KSampler", {"model": ["cache", 0], "seed": 1, "steps": 4, "cfg": 5, "sampler_name": "euler",
+                             "scheduler": "normal", "positive": ["pair", 0], "negative": ["pair", 1],
+                             "latent_image": ["empty", 0], "denoise": 1}),
+        "save": ("SaveLatent", {"samples": ["run", 0], "filename_prefix": "made"}),
+    }  # fmt: skip
+    registry = Registry()
+    load_all(registry)
+    graph = {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in prompt.items()}
+    checked = validate(graph, Catalogue.of(registry), ctx.workspace)
+    assert checked.error is None and not checked.node_errors
+    context = RunContext("job", ctx.workspace, ctx.models, graph)
+    executor = Executor(registry, cache_for("classic"), torch.no_grad)
+    outcome = executor.run(checked.prompt, context, checked.outputs, lambda event, data: None)
+    assert outcome.error is None, outcome.error
+    assert [path.name for path in ctx.workspace.output.iterdir()] == ["made_00001_.latent"]

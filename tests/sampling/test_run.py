@@ -18,11 +18,12 @@ from engine.graph.node import NodeContext
 from engine.models.device import CpuDevice, Device
 from engine.models.loaded import TorchModel
 from engine.models.manager import ModelManager, ModelSpec
+from engine.nodes.samplers import sampler_lcm_upscale
 from engine.nodes.sampling import ksampler, ksampler_advanced
 from engine.sampling.guiders import cfg_guider
 from engine.sampling.model import schedule_of
 from engine.sampling.noise import Noise
-from engine.sampling.run import BadSigmas, NotANumber, NoWay, WrongChannels, sample
+from engine.sampling.run import BadSigmas, KeepsItsSize, NotANumber, NoWay, WrongChannels, sample
 from engine.sampling.samplers.table import SAMPLERS
 from engine.sampling.schedulers import sigmas_for
 from engine.weights.lora import LoraEntry
@@ -259,3 +260,30 @@ def test_an_error_of_the_model_stays_its_own() -> None:
         handle.remove()
     with pytest.raises(NoWay, match=r"along the sigmas 0, 0\.1, 1"):
         sample(ctx.models, guider, sampler=SAMPLERS["euler"], sigmas=[0.0, 0.1, 1.0], noise=Noise(5), latent=EMPTY)
+
+
+def test_an_lcm_run_may_grow_on_the_way() -> None:
+    ctx = Context()
+    guider = cfg_guider(model(ctx), prompt(1), prompt(2), 1.0)
+    seen: list[tuple[int, int]] = []
+
+    def grown(ratio: float, scale_steps: int, latent: Tensor = EMPTY, **more: Any) -> Tensor:
+        (sampler,) = sampler_lcm_upscale(cast(NodeContext, ctx), ratio, scale_steps, "bilinear")
+        seen.clear()
+        return sample(
+            ctx.models, guider, sampler=sampler, sigmas=[14.0, 8.0, 4.0, 1.0, 0.0], noise=Noise(5), latent=latent,
+            callback=lambda step: seen.append((step.x.shape[-2], step.x.shape[-1])), **more,
+        ).latent  # fmt: skip
+
+    assert grown(2.0, -1, torch.zeros(1, 4, 8, 12)).shape == (1, 4, 16, 24)
+    assert seen == [(8, 12), (12, 18), (16, 24), (16, 24)]
+    assert grown(1.5, 10).shape[-1] == 12 and seen[1:] == [(9, 9), (11, 11), (12, 12)]
+    assert grown(0.5, 1).shape[-1] == 4 and seen == [(8, 8), (4, 4), (4, 4), (4, 4)]
+    plain = sample(ctx.models, guider, sampler=SAMPLERS["lcm"], sigmas=[14.0, 8.0, 4.0, 1.0, 0.0], noise=Noise(5),
+                   latent=EMPTY)  # fmt: skip
+    assert torch.equal(grown(1.0, 0), plain.latent) and torch.equal(grown(3.0, 0), plain.latent)
+    with pytest.raises(KeepsItsSize, match="the noise mask"):
+        grown(2.0, -1, noise_mask=torch.ones(1, 8, 8))
+    guider.sides[0][0][1]["area"] = (4, 4, 0, 0)
+    with pytest.raises(KeepsItsSize, match="area or mask"):
+        grown(2.0, -1)

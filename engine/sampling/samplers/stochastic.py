@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from engine.sampling.denoiser import Callback, Denoiser, NoiseSource, Step, silent
+from engine.sampling.denoiser import Callback, Denoiser, NoiseSource, SizedNoise, Step, silent
 from engine.sampling.samplers.euler import no_mixing, slope
 
 
@@ -29,6 +29,35 @@ def sample_lcm(
         x = denoised
         if sigma_next > 0:
             x = x * alpha(sigma_next) + noise(sigma, sigma_next) * sigma_next
+    return x
+
+
+def sample_lcm_upscale(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: list[float],
+    *,
+    callback: Callback = silent,
+    noise: SizedNoise,
+    alpha: Callable[[float], float] = no_mixing,
+    resize: Callable[[Tensor, int, int], Tensor],
+    scale: float = 1.0,
+    scale_steps: int | None = None,
+) -> Tensor:
+    """sample_lcm whose estimates grow evenly to `scale` times their height and width over the first scale_steps steps
+    (None: the first half). resize(latent, width, height). The last step's estimate is not resized any more."""
+    steps = len(sigmas) - 1
+    growing = min(math.ceil(steps / 2) if scale_steps is None else scale_steps, steps - 1)
+    height, width = x.shape[-2:]
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
+        denoised = denoiser(x, sigma)
+        callback(Step(i, steps, sigma, x, denoised))
+        x = denoised
+        if i < growing:
+            factor = 1 + (scale - 1) * (i + 1) / growing
+            x = resize(x, max(1, round(width * factor)), max(1, round(height * factor)))
+        if sigma_next > 0:
+            x = x * alpha(sigma_next) + noise.like(x) * sigma_next
     return x
 
 

@@ -34,6 +34,7 @@ class Sampler:
     """A `sample_*` function, the noise it adds, and options that follow from the model's schedule.
 
     fresh_mask_noise: with a mask, what lies outside of it gets noise of its own (of seed + 1).
+    resizes: x changes its size on the way.
     over_ratio: for flow models it runs over the ratio of noise to signal.
     """
 
@@ -42,6 +43,7 @@ class Sampler:
     options: Callable[[Schedule], Mapping[str, Any]] = _nothing
     fresh_mask_noise: bool = False
     over_ratio: bool = False
+    resizes: bool = False
 
     @property
     def name(self) -> str:
@@ -58,6 +60,8 @@ class Sampler:
         """With options of its function; which win over those that follow from the schedule."""
         return replace(self, options=lambda schedule: {**self.options(schedule), **options})
 
+
+LCM_UPSCALE = Sampler(stochastic.sample_lcm_upscale, options=_mixing, resizes=True)
 
 _2m_sde = Sampler(dpmpp.sample_dpmpp_2m_sde, "brownian", over_ratio=True)
 _2m_sde_heun = Sampler(dpmpp.sample_dpmpp_2m_sde_heun, "brownian", over_ratio=True)

@@ -172,7 +172,7 @@ def _open(options: argparse.Namespace, **more: Any) -> tuple[Workspace, StudioSe
     settings = load_settings(Workspace(root), **{name: getattr(options, name) for name in flags}, **more)
     more_paths = read_extra_model_paths(settings.extra_model_paths) if settings.extra_model_paths else ModelPaths()
     output = settings.output.resolve() if settings.output else None
-    return Workspace(root, more_paths.extra, output, first=more_paths.first), settings
+    return Workspace(root, more_paths.extra, output, settings.allow_pickle, more_paths.first), settings
 
 
 def _do(

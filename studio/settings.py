@@ -83,6 +83,10 @@ class StudioSettings(Section):
     ] = "classic"
     extra_model_paths: Annotated[Path | None, Field(description="A ComfyUI extra_model_paths.yaml.")] = None
     output: Annotated[Path | None, Field(description="Folder for pictures instead of the workspace's output/.")] = None
+    allow_pickle: Annotated[
+        bool,
+        Field(description="Read models in pickle files (.ckpt, .pt, .bin) as well: tensors, no code."),
+    ] = False
     server: ServerSettings = ServerSettings()
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()

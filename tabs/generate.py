@@ -87,13 +87,14 @@ def build(app: App, pages: Pages) -> None:
             found = model_info(app, name)
         except EaselError as error:
             raise refuse(error, request) from error
-        return [getattr(found.defaults, wanted) if found else gr.skip() for wanted in SIZED]
+        told = gr.update(info=T("generate.distilled") if found and found.distilled else None)
+        return [told, *(getattr(found.defaults, wanted) if found else gr.skip() for wanted in SIZED)]
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     go.click(generate, list(fields.values()), None, **quiet)
     graph.click(open_graph, list(fields.values()), pages.bar, **quiet)
     fields["positive"].submit(generate, list(fields.values()), None, **quiet)
-    fields["ckpt_name"].input(defaults, fields["ckpt_name"], [fields[name] for name in SIZED], **quiet)
+    fields["ckpt_name"].input(defaults, fields["ckpt_name"], [fields[name] for name in ("ckpt_name", *SIZED)], **quiet)
     lists = [fields["ckpt_name"], fields["lora_name"]]
     pages.page.load(lambda: choices(app), None, lists, **quiet)
     pages.bar.select(lambda: choices(app), None, lists, **quiet)
@@ -158,13 +159,14 @@ def _prompt_fields(app: App) -> dict[str, Any]:
 
 
 def _setting_fields(app: App, start: Defaults) -> dict[str, Any]:
-    first, _ = _first_model(app)
+    first, found = _first_model(app)
     checkpoints = app.workspace.list_models("checkpoints")
     free: dict[str, Any] = {"allow_custom_value": True}  # what is not there is refused with words when it is used
     fields: dict[str, Any] = {}
     fields["ckpt_name"] = gr.Dropdown(
-        checkpoints, value=first, label=T("generate.model"), elem_id="generate-model", **free
-    )
+        checkpoints, value=first, label=T("generate.model"), elem_id="generate-model",
+        info=T("generate.distilled") if found and found.distilled else None, **free,
+    )  # fmt: skip
     with gr.Row():
         fields["lora_name"] = gr.Dropdown(
             lora_choices([]), value="", label=T("generate.lora"), scale=2, elem_id="generate-lora", **free

@@ -14,7 +14,7 @@ from engine.families.base import Detected
 from engine.families.discover import detect
 from engine.graph.metadata import read_metadata
 from engine.graph.parameters import parse_parameters
-from engine.weights.header import read_header
+from engine.weights.header import PickleFile, read_header
 from engine.workflows import LoraChoice, from_parameters, settings_of
 from engine.workspace import inside
 from tabs.app import App
@@ -88,10 +88,16 @@ def of_text(app: App, text: str) -> dict[str, Any]:
 
 
 def model_info(app: App, name: str) -> Detected | None:
-    """What a checkpoint is by its header; None for a family not known here. Raises FileError, NoSuchModel."""
+    """What a checkpoint is by its header; None for a family not known here, and for a pickle file that only the
+    worker reads. Raises FileError, NoSuchModel."""
     if not _exists(app, name):
         raise NoSuchModel(name=name)
-    return detect(read_header(app.workspace.model_path("checkpoints", name)))
+    try:
+        return detect(read_header(app.workspace.model_path("checkpoints", name)))
+    except PickleFile:
+        if app.workspace.allow_pickle:
+            return None
+        raise
 
 
 def factor_of(app: App, name: str) -> int:

@@ -107,6 +107,7 @@ class Detected:
     prediction: Prediction
     defaults: Defaults
     factor: int = 8  # pixels per latent cell along a side, of this file's VAE
+    distilled: str = ""  # the way in which it was distilled to few steps, if it was: "Lightning"
 
 
 class FamilyModule(Protocol):

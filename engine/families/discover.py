@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import cast
 
 import engine.families
 from engine.errors import FileError
 from engine.families.base import Detected, Family, FamilyModule, FamilySpec
+from engine.families.parts.few_steps import few_steps
 from engine.weights.header import Header
 from engine.weights.identify import identify
 
@@ -42,8 +43,7 @@ def specs() -> list[FamilySpec]:
 
 def detect(header: Header) -> Detected | None:
     """Which family a checkpoint is of, by its header; None when no family knows it."""
-    found = (module.detect(header) for module in discover().values())
-    return next((detected for detected in found if detected is not None), None)
+    return _first(header, (module.detect(header) for module in discover().values()))
 
 
 def family(name: str) -> Family:
@@ -62,8 +62,7 @@ def family_of(header: Header) -> Family:
 
 def detect_denoiser(header: Header) -> Detected | None:
     """Which family a denoiser alone in a file is of."""
-    found = (module.detect_denoiser(header) for module in discover().values())
-    return next((detected for detected in found if detected is not None), None)
+    return _first(header, (module.detect_denoiser(header) for module in discover().values()))
 
 
 def family_of_denoiser(header: Header) -> Family:
@@ -95,3 +94,8 @@ def unknown(header: Header) -> UnknownFamily:
     info = identify(header)
     seems = f"{info.kind}, {info.family_title}" if info.family else info.kind
     return UnknownFamily(path=header.path, known=", ".join(spec.title for spec in specs()), seems=seems)
+
+
+def _first(header: Header, answers: Iterable[Detected | None]) -> Detected | None:
+    detected = next((one for one in answers if one is not None), None)
+    return detected and few_steps(detected, header)

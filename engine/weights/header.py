@@ -46,11 +46,11 @@ class NotSafetensors(FileError):
 class PickleFile(FileError):
     en = (
         "{path} is a pickle file. Such files can run code when they are read. Get the .safetensors version of the "
-        "model, or, if you trust its source, allow pickle files in the settings."
+        "model, or, if you trust its source, write allow_pickle = true into studio.toml and start again."
     )
     zh = (
         "{path} 是 pickle 文件，读取时可能执行代码。请使用该模型的 .safetensors 版本；"
-        "如果您信任其来源，可在设置中允许 pickle 文件。"
+        "如果您信任其来源，可在 studio.toml 中写入 allow_pickle = true 并重新启动。"
     )
 
 

@@ -11,7 +11,7 @@ from engine.errors import InvalidSetting, NotFound, UnknownSetting
 from engine.workspace import Workspace
 from studio.bars import duration, line_of
 from studio.cli import main, parser
-from studio.commands import BadThreshold, BadTool, NotAWorkflow, _read_prompt, _threshold, _tool
+from studio.commands import BadThreshold, BadTool, NotAWorkflow, _open, _read_prompt, _threshold, _tool
 from studio.model_paths import ModelPaths, read_extra_model_paths
 from studio.server import _listen, worker_environment
 from studio.settings import MemorySettings, StudioSettings, load_settings
@@ -172,3 +172,13 @@ def test_tools_of_the_command_line_are_json_objects() -> None:
     for wrong in ("florence2", "[1]", "{"):
         with pytest.raises(BadTool, match="florence2"):
             _tool(wrong)
+
+
+def test_pickle_files_are_read_where_the_owner_says_so(tmp_path: Path) -> None:
+    assert not _workspace(tmp_path, "").allow_pickle
+    assert _workspace(tmp_path, "allow_pickle = true").allow_pickle
+
+
+def _workspace(root: Path, text: str) -> Workspace:
+    written(root, text)
+    return _open(parser().parse_args(["serve", "--workspace", str(root)]))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,14 @@ def test_a_pasted_text_names_a_model_and_a_lora_that_are_here(app: App) -> None:
     assert found["seed"] == str(2**64 - 1) and found["positive"] == "a fox" and found["scheduler"] == "karras"
     other = of_text(app, "a cat\nSteps: 20, Sampler: Euler, Seed: 1, Model: not-here")
     assert "ckpt_name" not in other and "lora_name" not in other and "negative" not in other
+
+
+def test_a_pickle_is_known_to_the_worker_alone(app: App) -> None:
+    """The form keeps its values for it; it is refused with what to do where the owner has not allowed such files."""
+    path = app.workspace.models / "checkpoints" / "old.ckpt"
+    path.write_bytes(b"PK\x03\x04" + bytes(20))
+    with pytest.raises(FileError, match="allow_pickle = true"):
+        restoring.model_info(app, "old.ckpt")
+    allowed = replace(app, workspace=replace(app.workspace, allow_pickle=True))
+    assert restoring.model_info(allowed, "old.ckpt") is None
+    assert picture_settings(allowed, FORM | {"ckpt_name": "old.ckpt"}).width == 128

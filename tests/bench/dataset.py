@@ -33,7 +33,8 @@ WORDS = 8_000
 FILTERS = (
     *("", "tag_7", "-tag_7", "tag_7 OR tag_9 -tag_11", "tag:*_7", "text:tag_12", "score:tag_7>0.8", "source:x"),
     *("tags:>=40", "tokens:>225", "caption:red", "name:1", "res:>=512 ar:<1", "dup:yes", "blur:<10", "mask:no"),
-    *("disagree:>0.3", "has:decisions", "changed:today"),
+    *("disagree:>0.3", "has:decisions", "changed:today", "dup:alternate", "crop:yes", "text:red"),
+    *("prose:loops", "prose:contradicts", "prose:unfinished", "prose:phrases", "coverage:<0.5"),
 )
 MOST_FILTER, MOST_SCREEN = 0.150, 1.0
 
@@ -58,12 +59,22 @@ def fill(dataset: Dataset) -> None:
                 rows = [(words[w], "general", float(s)) for w, s in zip(chosen, scores, strict=True)]
                 readings[id] = Reading(rows)
             dataset.store.add_readings(source.id, readings)
-    dataset.store.write_captions({id: f"A {'red' if id % 3 else 'blue'} card number {id}." for id in ids}, "Captions")
+    dataset.store.write_captions({id: prose(id) for id in ids}, "Captions")
     dataset.store.decide([(id, f"tag_{id % 50}", 1 if id % 2 else -1) for id in ids[:2000]], "Review")
     with dataset.store.writing():
         bits = rng.integers(0, 2**62, len(ids))
         rows = zip(ids, bits.tolist(), strict=True)
         dataset.store.set_measures({i: {"phash": b, "mirrored": b ^ 1, "sharpness": float(i)} for i, b in rows})
+
+
+def prose(id: int) -> str:
+    """A paragraph as captioners write them, with some tags of the set in it; one in fifty goes round in circles."""
+    colour = "red" if id % 3 else "blue"
+    text = (
+        f"A {colour} card number {id} lies on a wooden table beside a cup. The light comes from the left, soft, "
+        f"and the card shows tag {id % 60} and tag {id % 7} in thin lines. In the background a window is out of focus."
+    )
+    return f"{text} {'the card and the card and the card and ' * 12}" if id % 50 == 0 else text
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:

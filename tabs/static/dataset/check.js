@@ -29,7 +29,7 @@ function findingsHtml(findings) {
 }
 
 function problemsHtml(problems) {
-  const row = (p) => `<li data-key="${esc(p.path)}"><b>${esc(p.path)}</b> ${esc(p[lang()] ?? p.en)}</li>`;
+  const row = (p) => `<li data-key="${esc(p.path)}">${(p[lang()] ?? p.en).includes(p.path) ? '' : `<b>${esc(p.path)}</b> `}${esc(p[lang()] ?? p.en)}</li>`;
   return problems.length ? `<section class="ez-card" data-key="problems"><h4>${t('dataset.problems')} (${problems.length})</h4><ul class="ez-list">${problems.map(row).join('')}</ul></section>` : '';
 }
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +19,7 @@ from engine.dataset.records import Event, Picture
 from engine.dataset.store import Store
 from engine.dataset.view import View
 from engine.errors import InputError
+from engine.patterns import BadPattern, Expression, PatternTooSlow, ResultTooLong, TextTooLong, expression
 
 
 class BadEdit(InputError):
@@ -154,11 +155,11 @@ def _renamer(edit: BulkEdit, new: list[str]) -> Callable[[str], list[str]]:
         pattern = canonical(edit.find)
         return lambda old: new if matches(pattern, old) else [old]
     if edit.how == "regex":
-        expression = _expression(edit.find, edit)
+        sought = _expression(edit.find, edit)
 
         def by_regex(old: str) -> list[str]:
             shown = pretty(old)
-            found = _substituted(expression, edit.replace, shown)
+            found = _substituted(sought, edit.replace, shown)
             return [old] if found == shown else [name for name in [canonical(found)] if name]
 
         return by_regex
@@ -169,14 +170,14 @@ def _captions(view: View, edit: BulkEdit) -> Callable[[Picture], Change | None]:
     if not edit.find:
         raise BadEdit(reason="there is nothing to find", reason_zh="没有要查找的内容")
     literal = edit.how == "find in captions"
-    expression = _expression(re.escape(edit.find) if literal else edit.find, edit)
+    sought = _expression(re.escape(edit.find) if literal else edit.find, edit)
     replacement = edit.replace.replace("\\", r"\\") if literal else edit.replace
     place = {picture.id: i for i, picture in enumerate(view.pictures())}
     texts = view.captions()
 
     def change(picture: Picture) -> Change | None:
         before = texts[place[picture.id]] if picture.id in place else ""
-        after = _substituted(expression, replacement, before)
+        after = _substituted(sought, replacement, before)
         return Change(picture.id, picture.name, before=before, after=after) if before != after else None
 
     return change
@@ -188,24 +189,24 @@ def _change(picture: Picture, have: list[str], wanted: list[str]) -> Change | No
     return Change(picture.id, picture.name, added, removed) if added or removed else None
 
 
-def _expression(pattern: str, edit: BulkEdit) -> re.Pattern[str]:
+def _expression(pattern: str, edit: BulkEdit) -> Expression:
+    """It has half a second for each text: the page waits, and nothing else stops a search."""
     try:
-        return re.compile(pattern, re.IGNORECASE if edit.ignore_case else 0)
-    except re.error as error:
-        raise BadEdit(
-            reason=f"the regular expression {pattern!r} is wrong: {error}",
-            reason_zh=f"正则表达式 {pattern!r} 有误：{error}",
-        ) from error
+        return replace(expression(pattern, ignore_case=edit.ignore_case), seconds=0.5)
+    except BadPattern as error:
+        raise BadEdit(reason=_said(error.text("en")), reason_zh=_said(error.text("zh"))) from error
 
 
-def _substituted(expression: re.Pattern[str], replacement: str, text: str) -> str:
+def _substituted(pattern: Expression, replacement: str, text: str) -> str:
     try:
-        return expression.sub(replacement, text)
-    except (re.error, IndexError) as error:
-        raise BadEdit(
-            reason=f"the replacement {replacement!r} is wrong: {error}",
-            reason_zh=f"替换内容 {replacement!r} 有误：{error}",
-        ) from error
+        return pattern.replaced(text, replacement)
+    except (BadPattern, PatternTooSlow, TextTooLong, ResultTooLong) as error:
+        raise BadEdit(reason=_said(error.text("en")), reason_zh=_said(error.text("zh"))) from error
+
+
+def _said(text: str) -> str:
+    """A sentence as a part of another."""
+    return text.removesuffix(".").removesuffix("。")
 
 
 def _title(edit: BulkEdit) -> str:

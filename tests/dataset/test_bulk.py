@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from engine.dataset.bulk import BadEdit, BulkEdit, PlanOutdated, apply, plan, retag, write
@@ -108,3 +110,11 @@ def test_retag_leaves_exactly_what_was_typed(view: View) -> None:
 def test_an_edit_that_means_nothing_is_refused(view: View, edit: dict) -> None:
     with pytest.raises(BadEdit):
         plan(view, BulkEdit.model_validate(edit), view.pictures())
+
+
+def test_a_pattern_that_would_take_for_ever_holds_up_nothing(view: View) -> None:
+    edited(view, how="add", tags=["a" * 60 + "b"])
+    start = time.monotonic()
+    with pytest.raises(BadEdit, match=r"0\.5 seconds"):
+        plan(view, BulkEdit(how="regex", find="(a|aa)+$", replace="x"), view.pictures())
+    assert time.monotonic() - start < 5

@@ -9,7 +9,7 @@ Tensors there say that they are on "meta", which is nobody's real device; what t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 from engine.models.device import Device, FakeDevice
 from engine.models.loaded import TorchModel
@@ -92,7 +91,8 @@ class _Constants(TorchFunctionMode):
 
 
 def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Tensor)]
+    tensors: list[Tensor] = []
+    _each((args, tuple(kwargs.values())), tensors.append)
     there = [one for one in tensors if isinstance(one, Elsewhere)]
     here = [one for one in tensors if not isinstance(one, Elsewhere) and one.ndim > 0]
     if there and here and func not in CROSSING:
@@ -106,16 +106,24 @@ def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         kwargs["device"] = torch.device("cpu")
     wrappers = {id(one.inner): one for one in there}
 
-    def inner(value: Any) -> Any:
-        return value.inner if isinstance(value, Elsewhere) else value
+    def inner(tensor: Tensor) -> Tensor:
+        return tensor.inner if isinstance(tensor, Elsewhere) else tensor
 
-    def outer(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not to_away:
-            return value
-        known = wrappers.get(id(value))
-        return Elsewhere(value) if known is None else known
+    def outer(tensor: Tensor) -> Tensor:
+        known = wrappers.get(id(tensor))
+        return known if known is not None else Elsewhere(tensor) if to_away else tensor
 
-    return tree_map(outer, func(*tree_map(inner, args), **tree_map(inner, kwargs)))
+    made = func(*_each(tuple(args), inner), **{name: _each(value, inner) for name, value in kwargs.items()})
+    return _each(made, outer)
+
+
+def _each(value: Any, work: Callable[[Tensor], Any]) -> Any:
+    """The value with each of its tensors for what `work` makes of it."""
+    if isinstance(value, Tensor):
+        return work(value)
+    if type(value) in (list, tuple):
+        return type(value)(_each(one, work) for one in value)
+    return value
 
 
 def _stays(func: Any, args: Sequence[Any], there: Sequence[Any]) -> bool:
@@ -124,11 +132,11 @@ def _stays(func: Any, args: Sequence[Any], there: Sequence[Any]) -> bool:
 
 
 class AwayDevice(FakeDevice):
-    kind: Any = "fake"
+    kind: Any
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__(1 << 33)
-        self.torch = AWAY
+        self.torch, self.kind = AWAY, kind
 
     def put(self, tensor: Tensor) -> Tensor:
         return Elsewhere(tensor.clone())
@@ -136,9 +144,9 @@ class AwayDevice(FakeDevice):
     def drop(self, tensor: Tensor) -> None: ...
 
 
-def placing_away(patch: pytest.MonkeyPatch) -> Device:
-    """The device; while the patch lasts, models are put on it by changing their parameters for others, since their data
-    can't be of another class."""
+def placing_away(patch: pytest.MonkeyPatch, kind: str = "fake") -> Device:
+    """The device, of that kind: of "cuda", models run in half types. While the patch lasts, models are put on it by
+    changing their parameters for others, since their data can't be of another class."""
     usual = TorchModel.place
 
     def place(model: TorchModel, device: Device) -> None:
@@ -155,7 +163,7 @@ def placing_away(patch: pytest.MonkeyPatch) -> Device:
 
     patch.setattr(TorchModel, "place", place)
     patch.setattr(TorchModel, "take_off", lambda model, device: None)
-    return AwayDevice()
+    return AwayDevice(kind)
 
 
 @contextmanager

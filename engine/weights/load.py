@@ -161,7 +161,8 @@ def _pickle_header(path: Path) -> Header:
 def _unpickle(path: Path) -> dict[str, Tensor]:
     """Tensors by dotted name, however the file nests them. An outer "state_dict" is not part of the names."""
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless()):
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise BadPickle(
             path=path, reason=str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -169,6 +170,24 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
     if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
         data = data["state_dict"]
     return dict(_flat(data, ""))
+
+
+class _Inert:
+    """Stands for what trainers left beside the tensors of their checkpoints: the state of a callback, say."""
+
+
+def _harmless() -> list[Any]:
+    """What the first checkpoints of Stable Diffusion hold beside tensors: numbers of numpy, and a callback of Lightning
+    under the key of its class. None of it does anything when it is made."""
+    import codecs
+
+    import numpy as np
+    from numpy._core import multiarray
+
+    callback = [(_Inert, f"pytorch_lightning.callbacks.{place}ModelCheckpoint") for place in ("model_checkpoint.", "")]
+    number = [(multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    types = [np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
+    return [*callback, *number, *types, (codecs.encode, "_codecs.encode")]
 
 
 def _flat(data: Any, prefix: str) -> Iterable[tuple[str, Tensor]]:

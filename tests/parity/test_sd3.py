@@ -15,6 +15,7 @@ FILES = (
     "diffusion_models/ref_sd3_d6.safetensors", "text_encoders/ref_clip_l.safetensors",
     "text_encoders/ref_clip_g.safetensors", "vae/ref_ae16.safetensors",
 )  # fmt: skip
+CASES = ("sd3_basic",)  # without T5
 NEED = 22 << 30  # bytes of memory
 
 pytestmark = [
@@ -31,5 +32,10 @@ def weights(workspace: Workspace) -> None:
         assert digest(make_part(checkpoints.parent, name)) == PARTS[name][1], name
 
 
-def test_sd3_without_t5(harness: Harness) -> None:
-    harness.check("sd3_basic")
+@pytest.mark.parametrize("name", CASES)
+def test_case(name: str, harness: Harness) -> None:
+    harness.check(name)
+
+
+def test_the_case_ran(harness: Harness) -> None:
+    assert harness.ran == set(CASES) and len(CASES) == 1

@@ -11,6 +11,7 @@ from engine.workspace import Workspace
 from tests.parity.harness import Harness
 from tests.parity.make_weights import SDXL, make_checkpoint
 
+CASES = ("sdxl_basic",)  # with sizes of its own
 NEED = 23 << 30  # bytes of memory; a machine of 24 GiB has a little less
 
 pytestmark = [
@@ -29,5 +30,10 @@ def weights(workspace: Workspace) -> Path:
     return path
 
 
-def test_sdxl_with_sizes_of_its_own(harness: Harness) -> None:
-    harness.check("sdxl_basic")
+@pytest.mark.parametrize("name", CASES)
+def test_case(name: str, harness: Harness) -> None:
+    harness.check(name)
+
+
+def test_the_case_ran(harness: Harness) -> None:
+    assert harness.ran == set(CASES) and len(CASES) == 1

@@ -1,5 +1,8 @@
+import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -91,3 +94,20 @@ def test_a_broken_pickle_says_so(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(BadPickle):
         open_header(path, allow_pickle=True)
+
+
+def test_what_lightning_left_in_a_checkpoint_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As the first files of Stable Diffusion: a callback's state under its class, its best score in numpy's type."""
+    module = types.ModuleType("pytorch_lightning.callbacks.model_checkpoint")
+    callback = type("ModelCheckpoint", (), {"__module__": module.__name__})
+    module.ModelCheckpoint = callback  # type: ignore[attr-defined]
+    for name in ("pytorch_lightning", "pytorch_lightning.callbacks"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    score = {"best": np.float64(0.25), "monitor": "val/loss"}
+    state = {"a.weight": torch.ones(2, 2)}
+    torch.save({"state_dict": state, "callbacks": {callback: score}, "epoch": 3}, tmp_path / "v1.ckpt")
+    monkeypatch.undo()
+    header = open_header(tmp_path / "v1.ckpt", allow_pickle=True)
+    assert list(header.tensors) == ["a.weight"]
+    assert torch.equal(read_tensors(header)["a.weight"], torch.ones(2, 2))

@@ -236,6 +236,9 @@ def _web_folder(path: Path, module: ModuleType) -> str:
 
 def _failed(pack: Pack, error: BaseException) -> None:
     surface.explain(error)
+    needs = Path(pack.path) / "requirements.txt"
+    if isinstance(error, ModuleNotFoundError) and needs.is_file():
+        error.add_note(f"It may need what it names itself: {sys.executable} -m pip install -r {needs}")
     frame = error.__traceback__
     while frame is not None and not frame.tb_frame.f_code.co_filename.startswith(pack.path):
         frame = frame.tb_next

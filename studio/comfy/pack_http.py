@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import EaselError
-from engine.graph.pack_http import KEY, ON_PROMPT
+from engine.graph.pack_http import KEY, ON_PROMPT, TAKEN
 from studio.app import App
 from studio.comfy.requests import BodyTooLarge, NotJson, error_response, limited, parsed, refusal
 
@@ -68,7 +68,8 @@ class PackRoutes(BaseRoute):
         if scope["type"] != "http" or not served or scope["method"] not in METHODS:
             return Match.NONE, {}
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        return (Match.FULL if any(map(path.startswith, served["prefixes"])) else Match.NONE), {}
+        is_ours = path.lstrip("/").partition("/")[0] in TAKEN  # whatever a pattern of a pack would match
+        return (Match.FULL if not is_ours and any(map(path.startswith, served["prefixes"])) else Match.NONE), {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._under_way >= AT_ONCE:

@@ -256,3 +256,18 @@ def test_a_packs_own_sampler_runs_on_the_studios_guidance(links: Links) -> None:
     assert torch.allclose(got, sampled(links, links.model), atol=1e-4) and seen == [0, 1, 2]
     with pytest.raises(ValueError, match="inpaint_options"):
         comfy.samplers.KSAMPLER(my_euler, {}, {"random": True})
+
+
+def test_lists_of_sigmas_in_k_diffusions_words(packs: Packs) -> None:
+    from comfy.k_diffusion import sampling  # type: ignore[import-not-found]
+
+    karras = sampling.get_sigmas_karras(3, 0.1, 10.0)
+    assert karras.shape == (4,) and float(karras[0]) == pytest.approx(10.0) and float(karras[-1]) == 0.0
+    assert torch.allclose(
+        sampling.get_sigmas_polyexponential(3, 0.1, 10.0), sampling.get_sigmas_exponential(3, 0.1, 10.0)
+    )
+    x, d = torch.ones(2, 4, 8, 8), torch.zeros(2, 4, 8, 8)
+    assert torch.equal(sampling.to_d(x, torch.tensor([2.0, 4.0]), d)[:, 0, 0, 0], torch.tensor([0.5, 0.25]))
+    down, up = sampling.get_ancestral_step(2.0, 1.0)
+    assert down**2 + up**2 == pytest.approx(1.0)
+    assert sampling.append_zero(torch.ones(2)).tolist() == [1.0, 1.0, 0.0]

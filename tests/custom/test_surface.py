@@ -26,6 +26,7 @@ from comfy.samplers import KSampler, KSAMPLER, SAMPLER_NAMES, SCHEDULER_NAMES, c
 from comfy.sample import prepare_noise, fix_empty_latent_channels, sample, sample_custom
 from comfy.sd import VAE, CLIP, load_checkpoint_guess_config, load_lora_for_models
 from comfy.controlnet import load_controlnet, ControlNet, ControlBase
+from comfy.k_diffusion.sampling import get_sigmas_karras, get_sigmas_exponential, append_zero, to_d, get_ancestral_step
 from comfy.model_base import BaseModel, ModelType
 from comfy.model_patcher import ModelPatcher
 from comfy.latent_formats import SDXL, SD15, SD3, Flux
@@ -85,6 +86,15 @@ def test_what_is_missing_says_what_there_is_in_the_list_of_packs(
     (tmp_path / "needy.py").write_text(line)
     (pack,) = load_packs([tmp_path], packs.host)
     assert words in pack.error, pack.error
+
+
+def test_a_pack_that_lacks_a_package_names_its_own_list(packs: Packs, tmp_path: Path) -> None:
+    (tmp_path / "needy").mkdir()
+    (tmp_path / "needy" / "__init__.py").write_text("import no_such_package_anywhere")
+    assert "requirements.txt" not in load_packs([tmp_path], packs.host)[0].error
+    (tmp_path / "needy" / "requirements.txt").write_text("no-such-package-anywhere")
+    (pack,) = load_packs([tmp_path], packs.host)
+    assert pack.error.endswith(f"-m pip install -r {tmp_path / 'needy' / 'requirements.txt'}\n")
 
 
 def test_nodes_as_classes_are_called_on_the_class_and_on_an_instance(packs: Packs) -> None:

@@ -72,6 +72,9 @@ def test_the_studio_keeps_its_own_paths(client: httpx.Client) -> None:
     ]
     assert "jobs" in client.get("/studio/status").json() or "worker" in client.get("/studio/status").text
     assert client.get("/anything").status_code == 404
+    assert client.get("/elsewhere").text == "greedy" and client.get("/easel/x").status_code == 404
+    assert client.post(ON_PROMPT, json={"prompt": {}}).status_code == 404
+    assert client.get("/extensions").json() == ["/extensions/utility/utility.js"]
 
 
 def test_no_first_part_of_the_pages_paths_is_left_to_packs(packed: Served) -> None:

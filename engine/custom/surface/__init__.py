@@ -26,6 +26,8 @@ MODULES = (
     "comfy.comfy_types",
     "comfy.comfy_types.node_typing",
     "comfy.controlnet",
+    "comfy.k_diffusion",
+    "comfy.k_diffusion.sampling",
     "comfy.latent_formats",
     "comfy.model_base",
     "comfy.model_management",

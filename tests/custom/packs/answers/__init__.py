@@ -75,6 +75,12 @@ async def everything(request):
     return web.Response(text="not the page")
 
 
+@server.routes.get("/e{rest:.*}")
+@server.routes.post("/e{rest:.*}")
+async def greedy(request):
+    return web.Response(text="greedy")
+
+
 server.app.router.add_static("/answers_files/", os.path.join(os.path.dirname(__file__), "files"))
 
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from engine.families.parts.patch import Guidance, Patch
+from engine.nodes import guidance_direction as nodes
 from engine.sampling.patches.directions import adaptive_projected_guidance, frequency_scaling, scaled_bands
 from engine.sampling.patches.frames import linear_cfg, triangle_cfg
+from tests.sampling.test_run import Context, model, run
 
 COND, UNCOND = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
 RUN = (14.0, 2.0, 0.0)
@@ -105,3 +107,21 @@ def test_each_frame_has_its_cfg() -> None:
     assert triangle(seen).flatten().tolist() == [1.0, 2.0, 3.0, 2.0, 1.0]
     alone = cast(Guidance, Seen(cond=cond[:1], uncond=uncond[:1], cfg=3.0))
     assert linear(alone).flatten().tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("node", "values"),
+    [
+        (nodes.apg, (0.0, 2.0, -0.5)),
+        (nodes.fresca, (0.5, 2.0, 2)),
+        (nodes.video_linear_cfg_guidance, (1.0,)),
+        (nodes.video_triangle_cfg_guidance, (1.0,)),
+    ],
+)
+def test_nodes_act_in_a_run_and_leave_nothing_behind(node: Any, values: tuple[float, ...]) -> None:
+    ctx = Context()
+    plain = run(ctx)
+    (changed,) = node(None, model(ctx), *values)
+    out = run(ctx, changed)
+    assert out.isfinite().all() and not torch.allclose(out, plain, atol=1e-3)
+    assert torch.equal(run(ctx, changed), out) and torch.equal(run(ctx), plain)

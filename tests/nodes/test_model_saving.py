@@ -24,7 +24,15 @@ from engine.errors import OutsideWorkspace
 from engine.families.base import Clip, Model, Vae
 from engine.families.discover import detect, family, family_of
 from engine.families.parts import saving
-from engine.models.manager import ModelRef
+from engine.graph.cache import NoCache
+from engine.graph.catalogue import Catalogue
+from engine.graph.context import RunContext
+from engine.graph.executor import Executor
+from engine.graph.registry import Registry
+from engine.graph.validation import validate
+from engine.models.device import FakeDevice
+from engine.models.manager import ModelManager, ModelRef
+from engine.nodes import load_all
 from engine.nodes.loaders import checkpoint_loader_simple, clip_loader, dual_clip_loader, unet_loader, vae_loader
 from engine.nodes.lora import lora_loader
 from engine.nodes.merging import model_merge_simple
@@ -378,3 +386,47 @@ def test_an_interrupted_save_leaves_nothing(ctx: Context, monkeypatch: pytest.Mo
     with pytest.raises(KeyboardInterrupt):
         checkpoint_save(ctx, *parts, "checkpoints/x")
     assert list((ctx.workspace.output / "checkpoints").iterdir()) == []
+
+
+def test_a_prompt_merges_by_blocks_and_saves(ctx: Context):
+    """Through the checks and the executor, whose inputs have names with dots."""
+    for seed, name in enumerate(("a", "b")):
+        make_tiny_sd1(ctx.workspace.models / "checkpoints" / f"{name}.safetensors", seed=seed)
+    registry = Registry()
+    load_all(registry)
+    ratios = {name: 1.0 for name in registry["ModelMergeSD1"].inputs if name not in ("model1", "model2")}
+    merge = {"model1": ["1", 0], "model2": ["2", 0], **ratios, "out.": 0.25}
+    prompt = {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}},
+        "2": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "b.safetensors"}},
+        "3": {"class_type": "ModelMergeSD1", "inputs": merge},
+        "4": {
+            "class_type": "CheckpointSave",
+            "inputs": {"model": ["3", 0], "clip": ["1", 1], "vae": ["1", 2], "filename_prefix": "checkpoints/merged"},
+        },
+    }
+    found = validate(prompt, Catalogue.of(registry), ctx.workspace)
+    assert found.outputs == ["4"], found.to_json()
+    run = RunContext("id", ctx.workspace, ctx.models, found.prompt, {"extra_pnginfo": {"workflow": WORKFLOW}})
+    outcome = Executor(registry, NoCache(), torch.no_grad).run(found.prompt, run, ["4"], lambda event, data: None)
+    assert outcome.status == "success", outcome.error
+    (file,) = saved(ctx, {"ui": outcome.outputs["4"]})
+    words = metadata(file)
+    assert json.loads(words["prompt"])["3"]["inputs"]["out."] == 0.25 and json.loads(words["workflow"]) == WORKFLOW
+    a, b, made = (load_file(ctx.workspace.model_path("checkpoints", f"{n}.safetensors")) for n in ("a", "b", file.stem))
+    for name in ("out.0.weight", "out.2.weight", "input_blocks.1.0.in_layers.2.weight"):
+        own = 0.25 if name.startswith("out.") else 1.0
+        place = f"model.diffusion_model.{name}"
+        assert torch.equal(made[place], (a[place].float() * own + b[place].float() * (1 - own)).half()), name
+
+
+def test_weights_come_from_the_device_that_holds_them(ctx: Context, lora: str):
+    """One whose tensors turn to NaN once they are taken off, and that has no room for two models."""
+    path = make(ctx, "sd1")
+    model, clip, vae = checkpoint_loader_simple(ctx, path.name)
+    (expected,) = saved(ctx, checkpoint_save(ctx, *lora_loader(ctx, model, clip, lora, 0.5, 0.5), vae, "checkpoints/x"))
+    ctx.models = ModelManager(FakeDevice(3 * ctx.models.nbytes(model.ref)))
+    model, clip, vae = checkpoint_loader_simple(ctx, path.name)
+    (file,) = saved(ctx, checkpoint_save(ctx, *lora_loader(ctx, model, clip, lora, 0.5, 0.5), vae, "checkpoints/y"))
+    assert same(load_file(file), load_file(expected))
+    assert ctx.models.ledger()["working"] == 0

@@ -27,6 +27,7 @@ from engine.weights.sources import Source, clip_sources, denoiser_sources, openc
 
 CHECKPOINT_PLACE = "model.diffusion_model."
 FLOATS = ("F64", "F32", "F16", "BF16")
+MOST_WORKING = 1 << 30  # bytes that making one tensor takes, at most: Flux' largest in float32, and what acts on it
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -102,7 +103,7 @@ def made(manager: ModelManager, parts: Iterable[Part]) -> Iterator[tuple[str, Te
     for part in parts:
         yield from ((name, tensor, None) for name, tensor in part.constants.items())
         stored = manager.stored(part.ref)
-        with manager.lease(part.ref) as leased:
+        with manager.lease(part.ref, working=min(manager.nbytes(part.ref), MOST_WORKING)) as leased:
             weights = Weights(leased[part.ref], part.adapters)
             for source in part.sources(weights.shapes):
                 yield source.name, _tensor(source, weights), stored.get(source.parts[0][0])

@@ -143,9 +143,11 @@ def run(app: App, user: str = "") -> Job:
     """Queue what is open, as the editor would; seeds that are to change afterwards have changed then."""
     found, rng = opened(app), random.Random()
     prompt = to_prompt(found.workflow, app.catalogue, rng)
+    with _judged():
+        after = form.after_run(found.workflow, app.catalogue, app.workspace, rng)
     extra = {"extra_pnginfo": {"workflow": found.workflow}}
     job, _ = app.submit_prompt(prompt, extra_data=extra, user=user)
-    _keep(app, form.after_run(found.workflow, app.catalogue, app.workspace, rng), found.name, bump=False)
+    _keep(app, after, found.name, bump=False)
     return job
 
 

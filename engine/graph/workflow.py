@@ -49,9 +49,9 @@ def to_prompt(document: Any, catalogue: Catalogue, rng: random.Random | None = N
         return document
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
         raise NotAWorkflow(reason="it has no list of nodes")
-    if (document.get("extra") or {}).get("groupNodes"):
-        raise UnsupportedWorkflow(what="group nodes of the old kind")
     try:
+        if (document.get("extra") or {}).get("groupNodes"):
+            raise UnsupportedWorkflow(what="group nodes of the old kind")
         return _Conversion(document, catalogue, rng or random.Random()).prompt()
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise NotAWorkflow(reason=f"{type(error).__name__}: {error}") from error
@@ -94,6 +94,7 @@ class _Conversion:
         self.definitions: dict[str, Mapping[str, Any]] = {str(one["id"]): one for one in subgraphs}
         self.root = _scope("", document)
         self.inner: dict[str, _Scope] = {}  # by prefix
+        self.held: dict[tuple[str, int], _Value | None] = {}  # by prefix and slot: values of instances' own inputs
 
     def prompt(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -156,7 +157,10 @@ class _Conversion:
                 assert scope.parent
                 assert scope.instance
                 item = _instance_input(scope, link.slot)
-                promoted_value = self._promoted_value(scope, link.slot) or promoted_value
+                place = (scope.prefix, link.slot)
+                if place not in self.held:
+                    self.held[place] = self._promoted_value(scope, link.slot)
+                promoted_value = self.held[place] or promoted_value
                 if item is None or item.get("link") is None:
                     return promoted_value
                 scope, link = scope.parent, scope.parent.links.get(item["link"])

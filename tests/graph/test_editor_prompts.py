@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import pytest
 
 from engine.graph.catalogue import Catalogue, Entry
 from engine.graph.registry import Registry
-from engine.graph.workflow import to_prompt
+from engine.graph.workflow import NotAWorkflow, UnsupportedWorkflow, to_prompt
 from engine.nodes import load_all
 from tests.graph.editor_graphs import TOYS, random_workflow
 
@@ -36,6 +40,49 @@ def test_what_was_built_in_the_editor_is_sent_as_the_editor_sends_it(name: str, 
 @pytest.mark.parametrize("name", RANDOM)
 def test_random_graphs_with_subgraphs_and_reroutes_give_the_editors_prompt(name: str, catalogue: Catalogue) -> None:
     assert to_prompt(random_workflow(RECORDED[name]["seed"]), catalogue) == RECORDED[name]["prompt"]
+
+
+ODD = (
+    None,
+    True,
+    -1,
+    1.5,
+    10**30,
+    "",
+    "x",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    [1, 2, 3, 4, 5, 6],
+    ["1", 0],
+    "Reroute",
+    "KSampler",
+)
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """(what holds it, key) of everything inside."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        yield value, key
+        yield from _places(inner)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_workflow_with_anything_anywhere_is_read_or_refused_in_words(seed: int, catalogue: Catalogue) -> None:
+    rng = random.Random(seed)
+    whole = [RECORDED[name]["workflow"] for name in BUILT] + [random_workflow(1000 + n) for n in range(20)]
+    for _ in range(25):
+        document = copy.deepcopy(rng.choice(whole))
+        for _ in range(rng.randint(1, 3)):
+            holder, key = rng.choice(list(_places(document)))
+            if rng.random() < 0.2:
+                del holder[key]
+            else:
+                holder[key] = copy.deepcopy(rng.choice(ODD))
+        with contextlib.suppress(NotAWorkflow, UnsupportedWorkflow):
+            to_prompt(document, catalogue)
 
 
 def test_enough_was_recorded() -> None:

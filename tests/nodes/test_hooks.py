@@ -25,7 +25,7 @@ from engine.nodes import hooks as nodes
 from engine.nodes import load_all
 from engine.nodes.conditioning import clip_text_encode
 from engine.nodes.loaders import checkpoint_loader_simple
-from engine.nodes.lora import lora_loader
+from engine.nodes.lora import lora_loader, lora_loader_model_only
 from engine.sampling.guiders import Guider, cfg_guider
 from engine.sampling.model import schedule_of
 from engine.sampling.noise import Noise
@@ -35,6 +35,7 @@ from engine.sampling.schedulers import sigmas_for
 from engine.weights.lora import LoraEntry, LoraOfOtherModel
 from engine.workspace import Workspace
 from tests.families.tiny import make_tiny_sd1
+from tests.families.tiny_dit import make_flux_checkpoint
 from tests.nodes.context import Context
 
 QUERY = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_q"
@@ -311,3 +312,24 @@ def test_a_workflow_with_hooks_and_patches_runs(ctx: Context) -> None:
     outcome = executor.run(checked.prompt, context, checked.outputs, lambda event, data: None)
     assert outcome.error is None, outcome.error
     assert [path.name for path in ctx.workspace.output.iterdir()] == ["made_00001_.latent"]
+
+
+def test_a_hook_for_flux_reaches_layers_that_its_files_have_in_one_piece(ctx: Context) -> None:
+    make_flux_checkpoint(ctx.workspace.models / "checkpoints" / "flux.safetensors")
+    model, clip, _ = checkpoint_loader_simple(ctx, "flux.safetensors")
+    name = "lora_unet_double_blocks_0_img_attn_qkv"
+    with ctx.models.lease(model.ref) as leased:
+        width = leased[model.ref].transformer_blocks[0].attn.to_q.weight.shape[0]
+    pair = {f"{name}.lora_down.weight": torch.randn(2, width), f"{name}.lora_up.weight": torch.randn(3 * width, 2)}
+    save_file(pair, ctx.workspace.models / "loras" / "flux.safetensors")
+    positive, negative = prompts(ctx, clip)
+    empty = {"latent": torch.zeros(1, 16, 8, 8)}
+    plain = run(ctx, cfg_guider(model, positive, negative, 3.0), **empty)
+    hooks = hook(ctx, "flux.safetensors", 0.5)
+    out = run(
+        ctx, cfg_guider(model, where.with_hooks(positive, hooks), where.with_hooks(negative, hooks), 3.0), **empty
+    )
+    (changed,) = lora_loader_model_only(ctx, model, "flux.safetensors", 0.5)
+    assert apart(out, run(ctx, cfg_guider(changed, positive, negative, 3.0), **empty)) < 1e-5
+    assert apart(out, plain) > 1e-4
+    assert torch.equal(run(ctx, cfg_guider(model, positive, negative, 3.0), **empty), plain)

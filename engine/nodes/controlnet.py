@@ -73,7 +73,8 @@ def diff_control_net_loader(ctx: NodeContext, model: MODEL, control_net_name: Co
 def set_union_control_net_type(
     ctx: NodeContext, control_net: CONTROL_NET, type: Annotated[str, In(list(UNION_TYPES))]
 ) -> tuple[ControlNet]:
-    """What kind of picture a net for several kinds is given."""
+    """What kind of picture a net for several kinds is given. It is told a number, as in ComfyUI: the words are those of
+    SDXL's nets. InstantX' union for Flux.1 counts canny, tile, depth, blur, pose, grey and low quality from 0."""
     return (replace(control_net, options={**control_net.options, "control_type": UNION_TYPES[type]}),)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers.models.controlnets.controlnet_flux import FluxControlNetModel
+from diffusers.models.controlnets.controlnet_sd3 import SD3ControlNetModel
 from torch import Tensor, nn
 
 from engine.families.base import Model, TextBatch
@@ -15,10 +18,12 @@ from engine.families.controls.base import ControlNet, Residuals, UnknownControlT
 from engine.families.controls.discover import load_controlnet
 from engine.families.discover import detect_denoiser
 from engine.families.flux import Flux
+from engine.families.parts.control_dit import build_flux, build_sd3
 from engine.families.sd3 import SD3 as SD3Family
 from engine.models.device import open_device
 from engine.models.manager import ModelManager
-from engine.weights.header import read_header
+from engine.weights.control_dit import flux_control_config, sd3_control_config
+from engine.weights.header import TensorInfo, read_header
 from tests.families.tiny_control_dit import (
     stability_tensors,
     tiny_flux_control,
@@ -219,3 +224,56 @@ def test_a_net_is_no_denoiser(tmp_path: Path):
     """One of Flux has all that a transformer of Flux has but its way out."""
     for number, net in enumerate((tiny_flux_control(), tiny_sd3_control())):
         assert detect_denoiser(read_header(save(net.state_dict(), tmp_path / f"{number}.safetensors"))) is None
+
+
+def test_a_net_in_fp8_says_what_its_numbers_say(tmp_path: Path, manager: ModelManager):
+    fp8 = {
+        name: tensor.to(torch.float8_e4m3fn) if tensor.ndim == 2 else tensor
+        for name, tensor in tiny_flux_control(num_mode=4).state_dict().items()
+    }
+    small = load_controlnet(manager, save(fp8, tmp_path / "small.safetensors", None))
+    whole = load_controlnet(manager, save({n: t.float() for n, t in fp8.items()}, tmp_path / "b.safetensors", None))
+    model, x, hint = tiny_flux(), numbers(2, 16, 6, 8), numbers(2, 16, 6, 8, seed=9)
+    typed = [replace(net, options={"control_type": (2,)}) for net in (small, whole)]
+    ours, theirs = (said_by(manager, net, model, x, TIME, flux_text(), hint) for net in typed)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    sizes = {m["title"]: m["nbytes"] for m in manager.snapshot()["models"]}
+    assert sizes["small"] < 0.4 * sizes["b"]
+
+
+REAL: dict[str, tuple[Any, dict[str, Any]]] = {
+    "InstantX union": (FluxControlNetModel, {"num_layers": 5, "num_single_layers": 10, "guidance_embeds": True,
+                                             "num_mode": 10}),
+    "Shakker Labs": (FluxControlNetModel, {"num_layers": 6, "num_single_layers": 0, "guidance_embeds": True}),
+    "XLabs": (FluxControlNetModel, {"num_layers": 2, "num_single_layers": 0, "guidance_embeds": True,
+                                    "conditioning_embedding_channels": 16, "patch_size": 2}),
+    "InstantX SD3": (SD3ControlNetModel, {"num_layers": 12, "num_attention_heads": 24, "pos_embed_max_size": 192,
+                                          "caption_projection_dim": 1536}),
+    "Alimama SD3": (SD3ControlNetModel, {"num_layers": 23, "num_attention_heads": 24, "pos_embed_max_size": 192,
+                                         "caption_projection_dim": 1536, "extra_conditioning_channels": 1}),
+    "SD3.5 large": (SD3ControlNetModel, {"num_layers": 19, "num_attention_heads": 38, "joint_attention_dim": None,
+                                         "caption_projection_dim": 2432, "use_pos_embed": False}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_nets_of_real_size_are_built_from_the_shapes_of_their_files(name: str):
+    kind, config = REAL[name]
+    with torch.device("meta"):
+        shapes = {n: tuple(t.shape) for n, t in kind(**config).state_dict().items()}
+    infos = {n: TensorInfo("BF16", shape) for n, shape in shapes.items()}
+    found, build = {
+        FluxControlNetModel: (flux_control_config, build_flux), SD3ControlNetModel: (sd3_control_config, build_sd3)
+    }[kind]  # fmt: skip
+    made = build(found(infos))
+    assert {n: tuple(t.shape) for n, t in made.state_dict().items()} == shapes
+    theirs = kind.__init__.__wrapped__ if hasattr(kind.__init__, "__wrapped__") else kind.__init__
+    usual = {n: p.default for n, p in inspect.signature(theirs).parameters.items() if n != "self"}
+    told = ("attention_head_dim", "num_attention_heads", "axes_dims_rope", "guidance_embeds", "num_mode", "patch_size")
+    for field in told:
+        if field in usual and not (name == "XLabs" and field == "patch_size"):  # which we do not read
+            assert _plain(made.config[field]) == _plain({**usual, **config}[field]), field
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

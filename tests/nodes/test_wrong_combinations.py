@@ -16,6 +16,7 @@ from engine.families.base import Model
 from engine.families.controls.base import ControlOfOtherModel, NotAControlNet
 from engine.families.discover import discover
 from engine.families.parts.concat import PictureOfOtherModel
+from engine.families.parts.diffusion import NoPooledText
 from engine.nodes import controlnet
 from engine.nodes.edit_models import reference_latent
 from engine.nodes.loaders import checkpoint_loader_simple, unet_loader
@@ -114,6 +115,7 @@ def test_models_are_not_loaded_for_prompts_that_they_cannot_read(ctx: Context):
 
 def test_a_pooled_text_may_be_missing_where_the_model_does_without(ctx: Context):
     assert torch.isfinite(run(ctx, "sd1", prompt(32))).all()
+    refused(NoPooledText, lambda: run(ctx, "sdxl", prompt(48)), "SDXL", "CLIP")
 
 
 @pytest.mark.parametrize(("name", "channels"), [("flux", 4), ("sd3", 4), ("sd1", 16), ("sdxl", 16)])

@@ -10,8 +10,14 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from engine.errors import GraphError
 from engine.families.base import TextBatch
 from engine.families.controls.base import Residuals
+
+
+class NoPooledText(GraphError):
+    en = "A prompt has no pooled text, which SDXL reads. Encode it with the CLIP of an SDXL model."
+    zh = "提示词缺少 SDXL 需要的池化文本。请用 SDXL 模型的 CLIP 编码。"
 
 
 def build_unet(config: Mapping[str, Any]) -> UNet2DConditionModel:
@@ -35,7 +41,8 @@ def predict(
         x = torch.cat([x, text.extra["concat"].to(x)], dim=1)
     added: dict[str, Tensor] | None = None
     if "time_ids" in text.extra:
-        assert text.pooled is not None, "a UNet that is told sizes is told the pooled text as well"
+        if text.pooled is None:
+            raise NoPooledText()
         added = {"text_embeds": text.pooled.to(dtype), "time_ids": text.extra["time_ids"]}
     more: dict[str, Any] = {"encoder_hidden_states": text.cross.to(dtype), "added_cond_kwargs": added}
     if control is not None:

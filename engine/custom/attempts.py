@@ -21,20 +21,21 @@ class Attempts:
         with suppress(OSError, ValueError):
             self._begun = json.loads(self._file.read_text(encoding="utf-8"))
 
-    def are_enough(self, path: Path) -> bool:
-        """Whether it did not survive the last times, and has not changed since."""
-        before = self._begun.get(str(path), {})
-        return before.get("times", 0) >= ENOUGH and before.get("changed") == _changed(path)
+    def are_enough(self, path: Path, step: str) -> bool:
+        """Whether it did not survive that step the last times, and has not changed since."""
+        return self._times(path, step) >= ENOUGH
 
-    def begin(self, path: Path) -> None:
-        before = self._begun.get(str(path), {})
-        times = before.get("times", 0) if before.get("changed") == _changed(path) else 0
-        self._begun[str(path)] = {"times": times + 1, "changed": _changed(path)}
+    def begin(self, path: Path, step: str) -> None:
+        self._begun[f"{step} {path}"] = {"times": self._times(path, step) + 1, "changed": _changed(path)}
         self._write()
 
-    def end(self, path: Path) -> None:
-        del self._begun[str(path)]
+    def end(self, path: Path, step: str) -> None:
+        del self._begun[f"{step} {path}"]
         self._write()
+
+    def _times(self, path: Path, step: str) -> int:
+        before = self._begun.get(f"{step} {path}", {})
+        return before.get("times", 0) if before.get("changed") == _changed(path) else 0
 
     def _write(self) -> None:
         with replacing(self._file, "w") as file:

@@ -76,19 +76,19 @@ def load_packs(roots: Sequence[Path], opened: Host, say: Callable[[str], None] =
 
 
 def _safely(pack: Pack, opened: Host, attempts: Attempts, load: Callable[[Pack, Host], None]) -> None:
-    begin, path = time.monotonic(), Path(pack.path)
-    if attempts.are_enough(path):
+    begin, path, step = time.monotonic(), Path(pack.path), load.__name__
+    if attempts.are_enough(path, step):
         why = "it ended the worker process when it was loaded, twice. It is tried again when its files have changed."
         _failed(pack, EndedTheWorker(why))
         return
-    attempts.begin(path)
+    attempts.begin(path, step)
     with guarded() as changed:
         try:
             load(pack, opened)
         except BaseException as error:  # also SystemExit: a pack must not end the worker
             _failed(pack, error)
     pack.problems += changed()
-    attempts.end(path)
+    attempts.end(path, step)
     pack.seconds = round(pack.seconds + time.monotonic() - begin, 3)
 
 

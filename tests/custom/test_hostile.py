@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import random
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 
-from engine.custom.attempts import Attempts
 from engine.custom.host import NodeExited
 from engine.custom.packs import Pack, load_packs
 from tests.custom.conftest import Packs
@@ -118,19 +119,41 @@ def test_a_node_that_exits_fails_its_prompt_and_says_so(packs: Packs, tmp_path: 
     assert "sys.exit(5)" in str(outcome.error)
 
 
-def test_a_pack_that_ends_the_worker_is_not_tried_for_ever(packs: Packs, tmp_path: Path) -> None:
-    file = tmp_path / "killer.py"
-    file.write_text(NODE.format(name="Killer", body="return (1,)"))
-    cache = packs.workspace.cache
-    for _ in range(2):
-        assert not Attempts(cache).are_enough(file)
-        Attempts(cache).begin(file)  # and the process is gone
-    (pack,) = load_packs([tmp_path], packs.host)
-    assert "it ended the worker process when it was loaded, twice" in pack.error and not pack.nodes
-    os.utime(file, (1, 1))  # its owner has mended it
-    (pack,) = load_packs([tmp_path], packs.host)
-    assert pack.nodes == ["Killer"]
-    assert Attempts(cache)._begun == {}
+KILLED = """
+import sys, logging
+from pathlib import Path
+from engine.custom.host import Host
+from engine.custom.packs import load_packs
+from engine.graph.registry import Registry
+from engine.workspace import Workspace
+logging.disable()
+packs = load_packs([Path(sys.argv[1])], Host(Workspace(Path(sys.argv[2])).create(), None, Registry()))
+print([(pack.name, pack.error.strip().splitlines()[-1:]) for pack in packs])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["__init__.py", "prestartup_script.py"])
+def test_a_pack_that_ends_the_worker_is_not_tried_for_ever(packs: Packs, tmp_path: Path, file: str) -> None:
+    root, space = tmp_path / "custom_nodes", tmp_path / "space"
+    for name in ("a_good", "killer", "z_good"):
+        (root / name).mkdir(parents=True)
+        for one in ("__init__.py", "prestartup_script.py"):
+            (root / name / one).write_text("NODE_CLASS_MAPPINGS = {}")
+    (root / "killer" / file).write_text("import os; os._exit(9)")
+
+    def start() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", KILLED, str(root), str(space)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert [start().returncode for _ in range(2)] == [9, 9]
+    for _ in range(2):  # and so it stays
+        (good, killer, last) = ast.literal_eval(start().stdout)
+        assert (good, last) == (("a_good", []), ("z_good", []))
+        assert "it ended the worker process when it was loaded, twice" in killer[1][0]
+    (root / "killer" / file).write_text("NODE_CLASS_MAPPINGS = {}")  # its owner has mended it
+    os.utime(root / "killer" / file, (1, 1))
+    assert ast.literal_eval(start().stdout) == [("a_good", []), ("killer", []), ("z_good", [])]
 
 
 def test_a_folder_of_packs_among_packs_is_named(packs: Packs, tmp_path: Path) -> None:

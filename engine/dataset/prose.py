@@ -8,9 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from engine.dataset.captions import pretty
-from engine.dataset.records import RATING
 from engine.dataset.view import View
 
 BANNED = (
@@ -72,18 +72,13 @@ class Prose:
         return self.repeats > LOOP
 
 
-def check(view: View, sure: float = 0.7, banned: Sequence[str] = BANNED) -> list[Prose]:
-    """Every caption against the tags of its picture that have at least the score `sure`."""
-    found = []
-    for picture, text in zip(view.pictures(), view.captions(), strict=True):
-        if text:
-            tags = [t.name for t in view.tags(picture.id) if t.score >= sure and t.category != RATING]
-            share, missing = coverage(text, tags)
-            wrong = contradictions(text, tags)
-            found.append(
-                Prose(picture.id, repeats(text), unfinished(text), phrases(text, banned), share, missing, wrong)
-            )
-    return found
+def check(view: View, sure: float = 0.7) -> list[Prose]:
+    """Every caption against the tags of its picture that have at least the score `sure`.
+
+    What was said of a text beside the same tags is remembered: after an edit only what it changed is looked at.
+    """
+    rows = zip(view.pictures(), view.captions(), view.names_over(sure), strict=True)
+    return [Prose(picture.id, *_said(text, names)) for picture, text, names in rows if text]
 
 
 def repeats(text: str, length: int = 4) -> float:
@@ -95,6 +90,14 @@ def repeats(text: str, length: int = 4) -> float:
     return 1.0 - len(set(sequences)) / len(sequences)
 
 
+@lru_cache(maxsize=200_000)
+def _said(
+    text: str, tags: tuple[str, ...]
+) -> tuple[float, bool, tuple[str, ...], float, tuple[str, ...], tuple[str, ...]]:
+    share, missing = coverage(text, tags)
+    return repeats(text), unfinished(text), phrases(text), share, missing, contradictions(text, tags)
+
+
 def unfinished(text: str) -> bool:
     """It ends in the middle of a sentence. A list of tags never ends with one and is none."""
     return bool(re.search(r"[.!?][\"')\]]*\s", text)) and not re.search(r"[.!?…。！？][\"'”’)\]]*$", text.strip())
@@ -103,7 +106,7 @@ def unfinished(text: str) -> bool:
 def phrases(text: str, banned: Sequence[str] = BANNED) -> tuple[str, ...]:
     """Those of the banned phrases that are in it, whatever the case."""
     low = " ".join(text.lower().replace("’", "'").split())
-    return tuple(one for one in banned if re.search(rf"(?<!\w){re.escape(one)}(?!\w)", low))
+    return tuple(one for one in banned if one in low and re.search(rf"(?<!\w){re.escape(one)}(?!\w)", low))
 
 
 def coverage(text: str, tags: Iterable[str]) -> tuple[float, tuple[str, ...]]:
@@ -119,7 +122,7 @@ def mentions(words: Sequence[str], tag: str) -> bool:
     spoken = _SPOKEN.get(pretty(tag))
     if spoken is not None and any(f" {_plain(one)} " in f" {' '.join(words)} " for one in spoken):
         return True
-    wanted = _words(pretty(tag))
+    wanted = _named(tag)
     if not wanted:
         return False
     return any(word == wanted[0] and _follows(words, i + 1, wanted[1:]) for i, word in enumerate(words))
@@ -169,10 +172,17 @@ def _follows(words: Sequence[str], start: int, wanted: Sequence[str]) -> bool:
     return True
 
 
-def _words(text: str) -> list[str]:
-    return [_colour(_singular(word)) for word in re.findall(r"[^\W_]+", text.lower())]
+@lru_cache(maxsize=50_000)
+def _named(tag: str) -> tuple[str, ...]:
+    return _words(pretty(tag))
 
 
+@lru_cache(maxsize=64)  # the same caption is asked several things
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(_colour(_singular(word)) for word in re.findall(r"[^\W_]+", text.lower()))
+
+
+@lru_cache(maxsize=256)
 def _plain(text: str) -> str:
     return " ".join(_words(text))
 

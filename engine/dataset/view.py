@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -125,6 +126,21 @@ class View(State):
             return found + [
                 Tag(self._words.names[t], self._words.categories[t], 1.0, last + i) for i, t in enumerate(mine)
             ]
+
+    def names_over(self, score: float) -> list[tuple[str, ...]]:
+        """The tags of each picture that count with at least this score, by place; ratings left out, the user's last."""
+        with self._fresh():
+            now, edits = self._present, self._edits
+            common = np.array([category != RATING for category in self._words.categories], bool)
+            read = np.flatnonzero((now.score >= score) & ~edits.gone & common[now.term])
+            read = read[np.lexsort((now.position[read], now.picture[read]))]
+            own = np.flatnonzero(common[edits.term])
+            picture = np.concatenate([now.picture[read], edits.picture[own]])
+            order = np.argsort(picture, kind="stable")
+            terms = np.concatenate([now.term[read], edits.term[own]])[order].tolist()
+            ends = np.searchsorted(picture[order], np.arange(len(self._pictures) + 1)).tolist()
+            names = self._words.names
+            return [tuple([names[t] for t in terms[a:b]]) for a, b in pairwise(ends)]
 
     def counts(self, mask: np.ndarray | None = None) -> list[Count]:
         """Tags with the number of pictures that have them, most first, over all pictures or those of a mask."""

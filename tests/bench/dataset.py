@@ -36,6 +36,7 @@ FILTERS = (
     *("disagree:>0.3", "has:decisions", "changed:today", "dup:alternate", "crop:yes", "text:red"),
     *("prose:loops", "prose:contradicts", "prose:unfinished", "prose:phrases", "coverage:<0.5"),
 )
+AFTER = ("", "tag_7", "prose:loops", "coverage:<0.5", "dup:yes", "tokens:>225")
 MOST_FILTER, MOST_SCREEN = 0.150, 1.0
 
 
@@ -92,7 +93,17 @@ def filters(dataset: Dataset) -> dict[str, tuple[float, float]]:
     view = View(dataset.store)
     for words in FILTERS:  # what is read once: the view, near copies, tokens of tags
         shown(dataset, view, words, "")
-    return {words: timed(lambda words=words: json.dumps(shown(dataset, view, words, ""))) for words in FILTERS}
+    found = {words: timed(lambda words=words: json.dumps(shown(dataset, view, words, ""))) for words in FILTERS}
+    return found | {
+        f"{words}, after an edit": timed(lambda words=words: edited(dataset, view, words)) for words in AFTER
+    }
+
+
+def edited(dataset: Dataset, view: View, words: str) -> str:
+    """An edit of one picture, and the answer after it: what was worked out of the view before counts no more."""
+    state = 1 if len(dataset.store.events(-1)) % 2 else -1
+    dataset.store.decide([(dataset.store.pictures([1])[0].id, "tag_1", state)], "edit")
+    return json.dumps(shown(dataset, view, words, ""))
 
 
 def first_screen(workspace: Path) -> list[float]:

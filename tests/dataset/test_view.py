@@ -150,3 +150,13 @@ def fill(dataset: Dataset, pictures: int, tags: int = 100) -> None:
                 [(words[w], "general", float(s)) for w, s in zip(chosen, rng.random(len(chosen)), strict=True)]
             )
         store.add_readings(source.id, readings)
+
+
+def test_names_over_a_score_are_those_of_each_picture(dataset: Dataset) -> None:
+    view, ids = View(dataset.store), [picture.id for picture in dataset.store.pictures()]
+    source = dataset.store.source("tagger:a", policy=Policy({"general": 0.5}))
+    rows = [("hat", "general", 0.8), ("cat", "general", 0.95), ("dog", "general", 0.6), ("safe", "rating", 0.99)]
+    dataset.store.add_readings(source.id, {ids[0]: Reading(rows), ids[2]: Reading(rows[:1])})
+    dataset.store.decide([(ids[0], "cat", -1), (ids[0], "sea", 1), (ids[1], "sky", 1)], "edit")
+    expected = [tuple(tag.name for tag in view.tags(id) if tag.score >= 0.7 and tag.category != "rating") for id in ids]
+    assert view.names_over(0.7) == expected == [("hat", "sea"), ("sky",), ("hat",)]

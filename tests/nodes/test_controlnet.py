@@ -17,7 +17,7 @@ from engine.nodes import controlnet
 from engine.nodes.conditioning import clip_text_encode, clip_text_encode_controlnet
 from engine.nodes.loaders import checkpoint_loader_simple
 from engine.nodes.sampling import ksampler
-from engine.sampling.control import for_each_part
+from engine.sampling.control import for_each_part, scaled
 from engine.workspace import Workspace
 from tests.families.tiny import make_tiny_sd1
 from tests.families.tiny_control import make_tiny_control
@@ -132,6 +132,14 @@ def test_hints_are_dealt_to_the_parts_of_a_call():
     assert for_each_part(hints, 6, 2).tolist() == [1, 2, 1, 1, 2, 1]
     assert for_each_part(hints, 2, 2).tolist() == [1, 1]
     assert for_each_part(hints[:1], 4, 2).tolist() == [1, 1, 1, 1]
+
+
+def test_what_several_blocks_share_is_scaled_once():
+    one, two = torch.ones(3), torch.full((3,), 2.0)
+    made = scaled({"double": [one, one, two], "single": []}, 0.5)
+    assert [tensor.tolist() for tensor in made["double"]] == [[0.5] * 3, [0.5] * 3, [1.0] * 3] and not made["single"]
+    assert made["double"][0] is made["double"][1] and one.tolist() == [1.0] * 3
+    assert scaled({"mid": [one]}, 1.0)["mid"][0] is one
 
 
 def test_a_control_in_an_area_sees_its_picture_in_the_size_of_the_area(ctx, parts, net, prompts):

@@ -74,8 +74,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("file", type=Path, metavar="FILE", help="settings, as configs/train has them")
     _worker_options(train)
 
-    run = command("run", commands.run, "Run a workflow in ComfyUI's API format and say where its pictures are.")
-    run.add_argument("file", type=Path, metavar="WORKFLOW.json")
+    run = command(
+        "run",
+        commands.run,
+        "Run a workflow (or what a picture carries) and say where its pictures are.",
+    )
+    run.add_argument("file", type=Path, metavar="WORKFLOW")
     run.add_argument("--draft", action="store_true", help="check it in a second with quick stand-ins")
     _worker_options(run)
 

@@ -28,8 +28,8 @@ class BadTool(InputError):
 
 
 class NotAWorkflow(InputError):
-    en = "{path} is no workflow in API format: {reason}"
-    zh = "{path} 不是 API 格式的工作流：{reason}"
+    en = "{path} is no workflow: {reason}"
+    zh = "{path} 不是工作流：{reason}"
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -80,13 +80,18 @@ def train(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
+    from engine.graph.workflow import to_prompt
     from studio.bars import Bar
     from studio.session import follow, session
 
-    prompt = _read_prompt(options.file)
+    document = _read_workflow(options.file)
     workspace, settings = _open(options)
     with session(workspace, settings) as studio:
-        job = follow(studio, studio.prompt({"prompt": prompt, "draft": options.draft}), Bar())
+        wanted: dict[str, Any] = {"prompt": document, "draft": options.draft}
+        if "nodes" in document:
+            wanted["prompt"] = to_prompt(document, studio.catalogue())
+            wanted["extra_data"] = {"extra_pnginfo": {"workflow": document}}
+        job = follow(studio, studio.prompt(wanted), Bar())
     for output in job["result"]["outputs"].values():
         for item in (row for rows in output.values() if isinstance(rows, list) for row in rows):
             if isinstance(item, dict) and "filename" in item:
@@ -216,14 +221,22 @@ def _only_tagger(workspace: Workspace) -> str:
     return known[0].removesuffix(".onnx")
 
 
-def _read_prompt(path: Path) -> dict[str, Any]:
+def _read_workflow(path: Path) -> dict[str, Any]:
+    """A prompt or an editor's workflow, from a JSON file or from a picture that carries one."""
+    from engine.graph.metadata import read_metadata
+    from engine.graph.node import PICTURES
+
     try:
-        prompt = json.loads(path.read_text(encoding="utf-8-sig"))
+        if path.suffix.lower() in PICTURES:
+            found = read_metadata(path)
+            document = found.prompt or found.workflow
+        else:
+            document = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise NotFound(what="workflow", what_zh="工作流", name=path, **CHECK_PATH) from error
     except (ValueError, RecursionError) as error:
         raise NotAWorkflow(path=path, reason=error) from error
-    prompt = prompt.get("prompt", prompt) if isinstance(prompt, dict) else prompt
-    if not isinstance(prompt, dict) or "nodes" in prompt:
-        raise NotAWorkflow(path=path, reason='export it with "Export (API)" in the editor')
-    return prompt
+    document = document.get("prompt", document) if isinstance(document, dict) else document
+    if not isinstance(document, dict):
+        raise NotAWorkflow(path=path, reason="it holds no object {...} of nodes")
+    return document

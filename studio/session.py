@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from engine.errors import EaselError, GraphError, JobError
+from engine.graph.catalogue import Catalogue, Entry
 from engine.jobs.errors import RemoteError
 from engine.workspace import Workspace
 from studio import presence
@@ -37,6 +38,7 @@ class Session(Protocol):
         """Queue a prompt. Raises PromptRefused with every reason."""
         ...
 
+    def catalogue(self) -> Catalogue: ...
     def job(self, job_id: str) -> dict[str, Any]: ...
 
 
@@ -97,6 +99,9 @@ class Remote:
     def prompt(self, body: dict[str, Any]) -> str:
         return self._call("POST", "/prompt", body)["prompt_id"]
 
+    def catalogue(self) -> Catalogue:
+        return Catalogue({name: Entry(info) for name, info in self._call("GET", "/object_info").items()})
+
     def job(self, job_id: str) -> dict[str, Any]:
         return self._call("GET", f"/studio/jobs/{job_id}")
 
@@ -131,6 +136,9 @@ class Local:
         if status != 200:
             raise refusal(answer)
         return answer["prompt_id"]
+
+    def catalogue(self) -> Catalogue:
+        return self._app.catalogue
 
     def job(self, job_id: str) -> dict[str, Any]:
         if self._app.supervisor.state == "failed" and self._app.supervisor.error:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route
 
+from engine.graph.catalogue import Catalogue, Entry
+from engine.graph.workflow import to_prompt
 from tests.browser.conftest import Studio, until
 from tests.graph.editor_graphs import TOYS, random_workflow
 
@@ -136,6 +138,11 @@ def editor(chromium: Browser, studio: Studio) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
+def catalogue(studio: Studio) -> Catalogue:
+    return Catalogue({name: Entry(info) for name, info in {**studio.get("/object_info"), **TOYS}.items()})
+
+
+@pytest.fixture(scope="module")
 def recorded() -> Iterator[dict[str, Any]]:
     """What is recorded; with EASEL_RECORD=1 an empty table that is written at the end."""
     if not os.environ.get("EASEL_RECORD"):
@@ -148,13 +155,15 @@ def recorded() -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", list(BUILT))
-def test_what_is_built_in_the_editor_gives_the_recorded_prompt(
-    editor: Page, recorded: dict[str, Any], name: str
+def test_what_is_built_in_the_editor_gives_the_recorded_prompt_in_both_formats(
+    editor: Page, recorded: dict[str, Any], catalogue: Catalogue, name: str
 ) -> None:
     editor.evaluate("clean()")
     taken = json.loads(editor.evaluate(f"async () => {{ {BUILT[name]}; return await taken(); }}"))
     recorded.setdefault(name, taken)
     assert taken["prompt"] == recorded[name]["prompt"]
+    newer = json.loads(editor.evaluate("JSON.stringify(app.rootGraph.asSerialisable())"))
+    assert newer["version"] == 1 and to_prompt(newer, catalogue) == taken["prompt"]
     assert json.loads(editor.evaluate("(workflow) => load(workflow)", recorded[name]["workflow"])) == taken["prompt"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import pytest
@@ -229,6 +230,17 @@ def test_subgraphs_lie_inside_one_another(catalogue):
     found = sources(to_prompt(document, catalogue))
     assert found["9"]["positive"] == ["3:5:2", 0]
     assert found["3:5:2"]["clip"] == ["1", 1]
+
+
+def test_a_subgraph_of_thousands_of_nodes_is_laid_flat_in_a_moment(catalogue):
+    ids = range(1, 5001)
+    inner = [node(n, "CLIPTextEncode", ["x"], ins=[("clip", "CLIP", n, False)], outs=["CONDITIONING"]) for n in ids]
+    links = [[n, -10, 0, n, 0, "CLIP"] for n in ids]
+    many = {"id": "many", "inputs": [{"name": "clip", "type": "CLIP"}], "outputs": [], "nodes": inner, "links": links}
+    whole = node(9000, "many", [], ins=[("clip", "CLIP", None, False)])
+    begin = time.process_time()
+    found = to_prompt(workflow([whole], [], definitions={"subgraphs": [many]}), catalogue)
+    assert len(found) == 5000 and time.process_time() - begin < 5
 
 
 def test_a_bypassed_or_muted_subgraph_has_no_inside(catalogue):

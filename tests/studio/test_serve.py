@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engine.graph.catalogue import Catalogue, Entry
+from engine.graph.layout import to_workflow
 from engine.workspace import Workspace
 from studio import presence
 from tests.studio.conftest import PATIENCE
@@ -132,6 +134,12 @@ def test_bound_to_every_address_it_prints_a_password_once_and_wants_it(tmp_path:
         assert "Password" not in stopped(process)
 
 
+PICTURE = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 255}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "plain"}},
+}
+
+
 def test_the_command_line_speaks_to_the_running_studio(tmp_path: Path) -> None:
     wrong = {"1": {"class_type": "EmptyLatentImage", "inputs": {"width": "x", "height": 64, "batch_size": 1}}}
     (tmp_path / "wrong.json").write_text(json.dumps(wrong))
@@ -140,6 +148,13 @@ def test_the_command_line_speaks_to_the_running_studio(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "studio.cli", "run", "--workspace", str(tmp_path / "space")]
         done = subprocess.run([*command, str(tmp_path / "wrong.json")], capture_output=True, text=True, check=False)
         assert done.returncode == 2 and "Prompt has no outputs" in done.stderr
+        nodes = presence.call(found, "GET", "/object_info")
+        editors = to_workflow(PICTURE, Catalogue({name: Entry(info) for name, info in nodes.items()}))
+        (tmp_path / "editor.json").write_text(json.dumps(editors))
+        done = subprocess.run([*command, str(tmp_path / "editor.json")], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert Path(done.stdout.strip()).is_file() and "plain_00001_" in done.stdout
+        assert Path(done.stdout.strip()).read_bytes().count(b"Node name for S&R")  # it carries its workflow
         unknown = tmp_path / "preset.toml"
         unknown.write_text("rnak = 8\n")
         command[3] = "train"

@@ -6,12 +6,14 @@ import socket
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from engine.errors import InvalidSetting, NotFound, UnknownSetting
+from engine.graph.metadata import Metadata, save_picture
 from engine.workspace import Workspace
 from studio.bars import duration, line_of
 from studio.cli import main, parser
-from studio.commands import BadThreshold, BadTool, NotAWorkflow, _open, _read_prompt, _threshold, _tool
+from studio.commands import BadThreshold, BadTool, NotAWorkflow, _open, _read_workflow, _threshold, _tool
 from studio.model_paths import ModelPaths, read_extra_model_paths
 from studio.server import _listen, worker_environment
 from studio.settings import MemorySettings, StudioSettings, load_settings
@@ -122,12 +124,19 @@ def test_thresholds_and_workflows_are_checked_before_anything_starts(tmp_path: P
     with pytest.raises(BadThreshold):
         _threshold("general")
     file = tmp_path / "w.json"
-    for text in ("{", "[]", '{"nodes": [], "links": []}'):
+    for text in ("{", "[]"):
         file.write_text(text)
         with pytest.raises(NotAWorkflow):
-            _read_prompt(file)
+            _read_workflow(file)
     file.write_text('\ufeff{"prompt": {"1": {}}}', encoding="utf-8")
-    assert _read_prompt(file) == {"1": {}}
+    assert _read_workflow(file) == {"1": {}}
+    for kind, suffix in (("PNG", "png"), ("WEBP", "webp")):
+        with (tmp_path / f"p.{suffix}").open("wb") as out:
+            save_picture(Image.new("RGB", (8, 8)), out, kind, Metadata(workflow={"nodes": [], "links": []}))
+        assert _read_workflow(tmp_path / f"p.{suffix}") == {"nodes": [], "links": []}
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    with pytest.raises(NotAWorkflow):
+        _read_workflow(tmp_path / "plain.png")
 
 
 def test_passwords_and_tokens_are_made_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,8 @@ def better(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, A
 def alternates(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
     """These `pictures` all stay, and are no copies of each other."""
     ids = [dataset.store.picture(int(id)).id for id in body["pictures"]]
+    if len(ids) < 2:
+        raise ValueError("one picture alone has no alternates")
     name = dataset.store.picture(ids[0]).name
     return {"changed": set_alternates(dataset.store, ids, f"≠ {name} ({len(ids)})") is not None}
 

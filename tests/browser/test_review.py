@@ -134,6 +134,33 @@ def test_a_review_session_from_two_taggers_to_files(chromium: Browser, tmp_path:
         studio.stop()
 
 
+def test_a_review_needs_no_mouse(chromium: Browser, furnished: Studio) -> None:
+    furnished.post("/studio/datasets/draft", {"current": "bbdr", "filter": "", "tool": "review"})
+    before = furnished.get("/studio/datasets/bbdr")["undo"]
+    page, said = open_page(chromium, furnished)
+    open_tab(page, "dataset")
+    page.wait_for_selector("easel-dataset .cell img")
+    page.locator("easel-dataset [type=search]").focus()
+    for _ in range(2):
+        page.keyboard.press("Tab")  # the order, the tags
+    names = page.locator("easel-dataset nav .list a")
+    expect(names.first).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(names.nth(1)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.locator("easel-dataset .ez-grid")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    marked = page.locator("aside .ez-tags li.next .tag")
+    expect(marked).to_have_count(1)
+    tag = marked.inner_text()
+    page.keyboard.press("a")
+    until(lambda: furnished.get("/studio/datasets/bbdr")["undo"] == f"+ {tag}", 20)
+    page.keyboard.press("Control+z")
+    until(lambda: furnished.get("/studio/datasets/bbdr")["undo"] == before, 20)
+    assert said == []
+    page.context.close()
+
+
 def sources(studio: Studio) -> set[str]:
     return {f"tagger:{source['name']}" for source in studio.get("/studio/datasets/set")["sources"]}
 

@@ -129,3 +129,15 @@ def test_a_mask_that_is_sent_belongs_to_the_picture_of_its_name(dataset: Dataset
     with pytest.raises(PictureError, match=r"b-masklabel\.png"):
         add_mask_file(dataset, "b-masklabel.png", b"no png")
     assert not (dataset.root / "b-masklabel.png").exists()
+
+
+def test_a_mask_that_is_a_link_out_of_the_folder_is_listed_and_not_followed(dataset: Dataset, tmp_path: Path) -> None:
+    left_half().save(tmp_path / "outside.png")
+    (dataset.root / "a-masklabel.png").symlink_to(tmp_path / "outside.png")
+    left_half().save(dataset.root / "b-masklabel.png")
+    report = import_masks(dataset)
+    assert (report.done, report.problems["a-masklabel.png"]["code"]) == (1, "OutsideWorkspace")
+    set_masks(dataset, {dataset.store.pictures()[0].id: left_half((8, 8))}, "Mask")
+    before = (tmp_path / "outside.png").read_bytes()
+    assert "a-masklabel.png" in export_masks(dataset, layout="beside", overwrite=True).problems
+    assert (tmp_path / "outside.png").read_bytes() == before

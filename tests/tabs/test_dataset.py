@@ -207,6 +207,9 @@ def test_of_near_copies_one_is_better_or_all_are_alternates(app: App, client: Te
     assert edit(client, "undo")["event"] == "≠ large.png (3)"
     assert len(rows("dup:yes")) == 3
     assert client.post("/studio/datasets/set/better", json={"keep": [], "others": [1]}).status_code == 400
+    for few in ([], [large]):
+        assert client.post("/studio/datasets/set/alternates", json={"pictures": few}).status_code == 400
+    assert client.post("/studio/datasets/set/better", json={"keep": [999], "others": [1]}).status_code == 404
 
 
 def test_captions_go_out_and_come_in_as_one_file(client: TestClient, pictures: list[int]) -> None:

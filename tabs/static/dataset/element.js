@@ -200,6 +200,8 @@ class Dataset extends Live {
     const writing = event.target.closest('input:not([type=checkbox]), textarea, select'), control = event.ctrlKey || event.metaKey, key = event.key.toLowerCase();
     if (control && !writing && key === 'z') { event.preventDefault(); this.step(event.shiftKey ? 'redo' : 'undo'); }
     if (control && !writing && key === 'y') { event.preventDefault(); this.step('redo'); }
+    const tag = event.target.closest('nav .list a'), beside = { ArrowDown: 'nextElementSibling', ArrowUp: 'previousElementSibling' }[event.key];
+    if (tag && beside) { event.preventDefault(); tag[beside]?.focus(); } // one stop of the Tab key for hundreds of tags
     if (writing || control || event.altKey) return;
     const open = this.picture?.annotations.find((a) => !a.decision && a.present && a.category !== 'rating');
     const state = { a: 1, r: -1 }[key];
@@ -240,8 +242,8 @@ class Dataset extends Live {
     this.querySelector('.keys').textContent = t('dataset.keys');
     this.querySelector('.n').className = this.wrong ? 'n bad' : 'n';
     this.querySelector('.n').textContent = none ? '' : this.wrong ? this.wrong[lang()] : t('dataset.count', { n: info.ids.length, total: info.total ?? 0 });
-    this.paint(`<h3>${t('dataset.tags')} (${info.tags.length})</h3><div class="list">${info.tags.map((tag) =>
-      `<a href="#" role="button" data-key="${esc(tag.name)}" data-filter="${esc(tag.filter)}" class="${esc(tag.category)}">${esc(tag.shown)} <small>${tag.n === tag.all ? tag.n : `${tag.n} / ${tag.all}`}</small></a>`).join('')}</div><p class="sub">${t('dataset.taghint')}</p>`, this.querySelector('nav'));
+    this.paint(`<h3>${t('dataset.tags')} (${info.tags.length})</h3><div class="list">${info.tags.map((tag, i) =>
+      `<a href="#" role="button" tabindex="${i ? -1 : 0}" data-key="${esc(tag.name)}" data-filter="${esc(tag.filter)}" class="${esc(tag.category)}">${esc(tag.shown)} <small>${tag.n === tag.all ? tag.n : `${tag.n} / ${tag.all}`}</small></a>`).join('')}</div><p class="sub">${t('dataset.taghint')}</p>`, this.querySelector('nav'));
     this.drawTool();
     this.grid.draw();
     this.follow();

@@ -12,6 +12,7 @@ from engine.weights.keymaps import KeyMap
 from engine.weights.unet_config import diffusers_unet_config, unet_config
 
 PREFIXES = ("control_model.", "")
+CONTROL_LORA = "lora_controlnet"  # a mark in files that hold differences to a UNet as low-rank pairs
 
 
 def control_prefix(header: Header) -> str | None:

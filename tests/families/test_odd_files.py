@@ -4,12 +4,15 @@ relatives that are not run here."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from gguf.constants import GGMLQuantizationType as Type
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -118,6 +121,39 @@ def test_every_family_reads_every_type(tmp_path: Path, manager: ModelManager, ma
     ours = predicted(manager, family, load(manager, tmp_path / "stored.safetensors"))
     theirs = predicted(manager, family, load(manager, tmp_path / "same.safetensors"))
     assert torch.isfinite(theirs).all()
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Type.Q8_0, Type.Q5_1, Type.Q4_0])
+def test_every_denoiser_comes_from_gguf(tmp_path: Path, manager: ModelManager, made: tuple[str, Path], kind: Type):
+    """The denoiser alone, in the makers' names, its matrices in blocks of 32 where they have such rows."""
+    family, path = made
+    words = dict(read_header(path).metadata)
+    numbers = {n.removeprefix(DENOISER): t.float() for n, t in load_file(path).items() if n.startswith(DENOISER)}
+    writer, blocks = gguf.GGUFWriter(tmp_path / "small.gguf", family), 0
+    for key, value in words.items():
+        writer.add_string(key, value)
+    for name, tensor in numbers.items():
+        if tensor.ndim == 2 and tensor.shape[1] % 32 == 0:
+            rows = gguf.quants.quantize(tensor.numpy(), kind)
+            writer.add_tensor(name, rows, raw_dtype=kind)
+            numbers[name] = torch.from_numpy(gguf.quants.dequantize(rows, kind))
+            blocks += 1
+        else:
+            writer.add_tensor(name, tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file({n: t.contiguous() for n, t in numbers.items()}, tmp_path / "whole.safetensors", words)
+    models = []
+    for name in ("small.gguf", "whole.safetensors"):
+        found = family_of_denoiser(read_header(tmp_path / name))
+        models.append(found.load_denoiser(manager, tmp_path / name))
+    assert blocks and {model.family.spec.name for model in models} == {family}
+    parts = load(manager, path)
+    ours, theirs = (predicted(manager, family, replace(parts, model=model)) for model in models)
+    assert not torch.equal(theirs, predicted(manager, family, parts))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 

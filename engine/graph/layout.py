@@ -83,11 +83,8 @@ def _node(number: int, key: str, item: Mapping[str, Any], catalogue: Catalogue) 
     values: list[Any] = []
     height = MARGIN
     for one in widgets.values():
-        values.append(one.value(constants))
-        height += TEXT if one.options.get("multiline") else LINE
-        if one.may_change:
-            values += ["fixed", ""] if one.kind == "COMBO" else ["fixed"]
-            height += LINE
+        values += one.written(one.value(constants))
+        height += (TEXT if one.options.get("multiline") else LINE) + (LINE if one.may_change else 0)
     outputs = [
         {"name": name, "type": out, "links": [], "slot_index": place}
         for place, (name, out) in enumerate(zip(info["output_name"], info["output"], strict=True))

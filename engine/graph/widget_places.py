@@ -66,6 +66,17 @@ class Shown:
             return values[self.place]
         return self.initial
 
+    def written(self, value: Any) -> list[Any]:
+        """What stands in `widgets_values` for it."""
+        if not self.saved:
+            return []
+        found = [value, *[""] * (_PLACES[self.kind][0] - 1)]
+        if self.kind == "BOUNDING_BOX" and isinstance(value, Mapping):
+            found = [value, *(value.get(name, 0) for name in ("x", "y", "width", "height"))]
+        if self.may_change:
+            found += ["fixed", ""] if self.kind == "COMBO" else ["fixed"]
+        return found
+
     @property
     def initial(self) -> Any:
         if "default" in self.options:

@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route
 
 from engine.graph.catalogue import Catalogue, Entry
+from engine.graph.layout import to_workflow
 from engine.graph.workflow import to_prompt
 from tests.browser.conftest import Studio, until
 from tests.graph.editor_graphs import TOYS, random_workflow
@@ -165,6 +166,19 @@ def test_what_is_built_in_the_editor_gives_the_recorded_prompt_in_both_formats(
     newer = json.loads(editor.evaluate("JSON.stringify(app.rootGraph.asSerialisable())"))
     assert newer["version"] == 1 and to_prompt(newer, catalogue) == taken["prompt"]
     assert json.loads(editor.evaluate("(workflow) => load(workflow)", recorded[name]["workflow"])) == taken["prompt"]
+
+
+def test_workflows_that_are_made_of_prompts_give_these_prompts_in_the_editor(
+    editor: Page, recorded: dict[str, Any], catalogue: Catalogue
+) -> None:
+    for name in BUILT:
+        prompt = recorded[name]["prompt"]
+        if any(":" in key for key in prompt):
+            continue  # of a subgraph: its nodes get other ids
+        told = json.loads(editor.evaluate("(workflow) => load(workflow)", to_workflow(prompt, catalogue)))
+        assert {key: (node["class_type"], node["inputs"]) for key, node in told.items()} == {
+            key: (node["class_type"], node["inputs"]) for key, node in prompt.items()
+        }, name
 
 
 def test_random_graphs_give_the_recorded_prompts(editor: Page, recorded: dict[str, Any]) -> None:

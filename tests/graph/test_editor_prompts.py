@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine.graph.catalogue import Catalogue, Entry
+from engine.graph.layout import to_workflow
 from engine.graph.registry import Registry
 from engine.graph.workflow import NotAWorkflow, UnsupportedWorkflow, to_prompt
 from engine.nodes import load_all
@@ -35,6 +36,13 @@ def catalogue() -> Catalogue:
 @pytest.mark.parametrize("name", BUILT)
 def test_what_was_built_in_the_editor_is_sent_as_the_editor_sends_it(name: str, catalogue: Catalogue) -> None:
     assert to_prompt(RECORDED[name]["workflow"], catalogue) == RECORDED[name]["prompt"]
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT if ":" not in "".join(RECORDED[name]["prompt"])])
+def test_the_prompt_comes_back_from_a_workflow_that_is_made_of_it(name: str, catalogue: Catalogue) -> None:
+    prompt = RECORDED[name]["prompt"]
+    back = to_prompt(to_workflow(prompt, catalogue), catalogue)
+    assert {key: node["inputs"] for key, node in back.items()} == {key: node["inputs"] for key, node in prompt.items()}
 
 
 @pytest.mark.parametrize("name", RANDOM)

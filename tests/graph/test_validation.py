@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.graph.catalogue import Catalogue
+from engine.graph.catalogue import Catalogue, Entry
 from engine.graph.registry import Registry
 from engine.graph.validation import Validation, types_fit, validate
 from engine.workspace import Workspace
@@ -322,6 +322,19 @@ def test_a_hundred_thousand_bad_nodes_are_judged_in_seconds(toys, workspace):
     assert time.thread_time() - start < 20
     assert found.error["type"] == "prompt_outputs_failed_validation"
     assert len(found.node_errors) == 1000
+
+
+def test_of_several_choices_each_is_judged(workspace):
+    inputs = {"required": {"colours": ["COMBO", {"options": ["red", "blue"], "multiselect": True}]}}
+    info = {"input": inputs, "input_order": {"required": ["colours"]}, "output": [], "output_node": True}
+    catalogue = Catalogue({"Paint": Entry(info)})
+
+    def paint(*colours: str) -> Validation:
+        node = {"class_type": "Paint", "inputs": {"colours": {"__value__": list(colours)}}}
+        return judged({"1": node}, catalogue, workspace)
+
+    assert not paint("red", "blue").error and not paint().error
+    assert errors_of(paint("red", "green"), "1") == [("value_not_in_list", "colours: 'green' not in ['red', 'blue']")]
 
 
 CONST = {"class_type": "Const", "inputs": {"value": 1}}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from engine.dataset.arrays import TAGGER
 from engine.dataset.records import Policy, Reading
-from engine.dataset.view import TAGGER
 from engine.models.manager import ModelManager
 from taggers.catalogue import InstalledTagger
 from taggers.contract import contract

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from engine.dataset.arrays import TAGGER
 from engine.dataset.decoding import PictureGone
 from engine.dataset.library import Dataset
 from engine.dataset.records import Picture, Policy, Source
-from engine.dataset.view import TAGGER
 from engine.errors import EaselError, PictureError
 from engine.jobs.types import JobContext
 from taggers.catalogue import tagger

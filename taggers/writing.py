@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from engine.dataset.arrays import TAGGER
 from engine.dataset.captions import canonical
 from engine.dataset.records import GENERAL, Policy, Reading
-from engine.dataset.view import TAGGER
 from taggers.reader import Origin
 from taggers.tool import CaptionTool
 

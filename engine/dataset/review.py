@@ -14,7 +14,8 @@ from itertools import pairwise
 import numpy as np
 
 from engine.dataset.records import Event, Policy
-from engine.dataset.view import Verdict, View
+from engine.dataset.view import View
+from engine.dataset.view_judged import Verdict
 
 SUPPORT = 5  # decisions on a tag below which no threshold is proposed for it
 

@@ -11,13 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from engine.dataset import bulk
+from engine.dataset.arrays import TAGGER
 from engine.dataset.captions import CaptionRules, canonical, pretty, split_tags
 from engine.dataset.export import export_sidecars, import_sidecars, set_rules
 from engine.dataset.library import Dataset
 from engine.dataset.query import matching
 from engine.dataset.records import Source
 from engine.dataset.review import accept_suggestions, suggestions
-from engine.dataset.view import TAGGER, View
+from engine.dataset.view import View
 from engine.errors import InputError, NotFound
 from engine.settings import checked
 from engine.workspace import Workspace

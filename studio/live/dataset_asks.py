@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from engine.dataset import compare, review
+from engine.dataset.arrays import TAGGER
 from engine.dataset.autocomplete import ListedTag, complete, read_tag_list
 from engine.dataset.captions import CaptionRules, pretty
 from engine.dataset.charts import charts
 from engine.dataset.health import health
 from engine.dataset.library import Dataset
-from engine.dataset.view import TAGGER, View
+from engine.dataset.view import View
 from engine.errors import InputError
 from engine.workspace import Workspace
 from studio.live import dataset_copies

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.dataset.arrays import TAGGER
 from engine.dataset.captions import pretty
 from engine.dataset.export import caption_of, rules_of
 from engine.dataset.library import Dataset
@@ -15,7 +16,7 @@ from engine.dataset.records import RATING, CaptionVersion, Picture, Source
 from engine.dataset.regions import regions_of
 from engine.dataset.review import queue
 from engine.dataset.tokens import TOKENIZERS, count_tokens
-from engine.dataset.view import TAGGER, Annotation, View
+from engine.dataset.view import Annotation, View
 
 MOST_TAGS = 400
 FIRST_SCREEN = 200  # pictures whose rows come with the answer; the rest is asked for when it comes into view

@@ -19,8 +19,11 @@ Config = Mapping[str, Any]
 
 
 class UnknownLayout(FileError):
-    en = "The {what} in this file has a layout that is not known: {reason}."
-    zh = "此文件中的{what}结构无法识别：{reason}。"
+    en = "The {what} in {file} has a layout that is not known: {reason}."
+    zh = "{file} 中的{what}结构无法识别：{reason}。"
+
+    def __init__(self, *, what: str, reason: str, file: str = "this file") -> None:
+        super().__init__(what=what, reason=reason, file=file)
 
 
 @dataclass(frozen=True)

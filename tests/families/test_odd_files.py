@@ -23,6 +23,7 @@ from engine.models.device import open_device
 from engine.models.manager import ModelManager
 from engine.weights import keymaps
 from engine.weights.header import PickleFile, Truncated, read_header
+from engine.weights.keymaps import UnknownLayout
 from engine.weights.load import open_header
 from tests.families.tiny import make_tiny_sd1
 from tests.families.tiny_dit import SD3_TEXT, SD35, make_flux_checkpoint, make_sd3_checkpoint
@@ -199,6 +200,15 @@ def test_what_has_another_shape_is_named(tmp_path: Path, manager: ModelManager, 
     with pytest.raises(WrongShape, match=r"wide\.safetensors: '.*bias' has the shape \(\d+,\)") as raised:
         predicted(manager, made[0], load(manager, path))
     assert name.split(".")[-2] in str(raised.value) or made[0] in ("sd3", "flux")
+
+
+def test_a_layout_that_is_not_known_names_its_file(tmp_path: Path, manager: ModelManager):
+    tensors = load_file(make_tiny_sd1(tmp_path / "whole.safetensors"))
+    words = dict(read_header(tmp_path / "whole.safetensors").metadata)
+    del tensors[DENOISER + "input_blocks.2.0.out_layers.3.weight"]
+    save_file(tensors, tmp_path / "odd.safetensors", words)
+    with pytest.raises(UnknownLayout, match=r"UNet in .*odd\.safetensors .*input_blocks\.2 is neither"):
+        load(manager, tmp_path / "odd.safetensors")
 
 
 def test_what_nobody_asked_for_is_left_alone(tmp_path: Path, manager: ModelManager, made: tuple[str, Path]):

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +103,22 @@ class StoredPart:
         return math.prod(info.shape) * (stored_as if stored_as and matrix else itemsize)
 
 
+@contextmanager
+def _named(header: Header) -> Iterator[None]:
+    """Layouts are read from tensors; which file they are of is known here."""
+    try:
+        yield
+    except keymaps.UnknownLayout as error:
+        raise keymaps.UnknownLayout(**{**error.values, "file": str(header.path)}) from error
+
+
 def stored_unet(header: Header, prefix: str, defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> StoredPart:
     """A UNet under `prefix`, in LDM's or diffusers' names. `defaults` says what its sizes don't; the metadata
     `easel.unet` wins over them."""
     tensors = header.under(prefix)
     ldm = "input_blocks.0.0.weight" in tensors
-    sizes = unet_config(tensors) if ldm else diffusers_unet_config(tensors)
+    with _named(header):
+        sizes = unet_config(tensors) if ldm else diffusers_unet_config(tensors)
     config = {**sizes, **defaults(sizes), **json_metadata(header, "easel.unet")}
     rename = keymaps.unet_map(config).to_diffusers if ldm else _same
     return StoredPart(header, "denoiser", prefix, config, rename)
@@ -117,7 +128,8 @@ def stored_vae(header: Header, prefix: str, defaults: Mapping[str, Any]) -> Stor
     """An autoencoder under `prefix`, in LDM's or diffusers' names. The metadata `easel.vae` wins over `defaults`."""
     tensors = header.under(prefix)
     ldm = any(name.startswith("encoder.down.") for name in tensors)
-    sizes = keymaps.vae_config(tensors) if ldm else keymaps.diffusers_vae_config(tensors)
+    with _named(header):
+        sizes = keymaps.vae_config(tensors) if ldm else keymaps.diffusers_vae_config(tensors)
     config = {**sizes, **defaults, **json_metadata(header, "easel.vae")}
     rename = keymaps.vae_map(config).to_diffusers if ldm else keymaps.modern_vae_name
     return StoredPart(header, "vae", prefix, config, rename)
@@ -129,7 +141,8 @@ def stored_clip(header: Header, prefix: str, encoder: TextEncoder, special: Mapp
         header, prefix = openclip.in_transformers_names(header, prefix), ""
     tensors = header.under(prefix)
     outer = "" if "text_model.embeddings.token_embedding.weight" in tensors else "text_model."
-    sizes = keymaps.clip_text_config({outer + name: info for name, info in tensors.items()})
+    with _named(header):
+        sizes = keymaps.clip_text_config({outer + name: info for name, info in tensors.items()})
     projection = next((n for n in ("text_projection.weight", "text_projection") if n in tensors), "")
     config = {**sizes, **encoder.config, **json_metadata(header, f"easel.{encoder.part}"), **special}
     if encoder.projected and projection:

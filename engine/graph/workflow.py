@@ -237,7 +237,7 @@ def _scope(prefix: str, graph: Mapping[str, Any]) -> _Scope:
         number, origin, slot, target, target_slot, kind = row[:6]
         links[number] = _Link(origin, int(slot), str(kind))
         if target == OUTPUT_NODE:
-            outputs[int(target_slot)] = links[number]
+            outputs.setdefault(int(target_slot), links[number])
     nodes = {str(node["id"]): node for node in graph.get("nodes") or ()}
     return _Scope(prefix, nodes, links, outputs)
 

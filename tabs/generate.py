@@ -46,7 +46,7 @@ def build(app: App, pages: Pages) -> None:
             fields, start = _prompt_fields(app), _start(app)
             with gr.Row():
                 go = gr.Button(T("generate.go"), variant="primary", elem_id="generate-go", scale=3, min_width=120)
-                graph = gr.Button(T("generate.graph"), elem_id="generate-graph", scale=1, min_width=110)
+                graph = gr.Button(T("generate.graph"), elem_id="generate-graph", scale=1, min_width=170)
             taken = part("easel-take", of="tab-generate")
         with gr.Column(elem_classes=["see"], min_width=300):
             result = part("easel-result", kinds="generate")

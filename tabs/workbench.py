@@ -19,7 +19,8 @@ from engine.graph import form
 from engine.graph.form import NotAWorkflow
 from engine.graph.layout import to_workflow
 from engine.graph.metadata import Metadata, read_metadata
-from engine.graph.parameters import parse_parameters
+from engine.graph.parameters import is_parameters, parse_parameters
+from engine.graph.usual_form import with_usual_form
 from engine.graph.workflow import is_prompt, to_prompt
 from engine.jobs.types import Job
 from engine.workflows import from_a1111
@@ -29,6 +30,7 @@ from tabs.app import App
 TEMPLATES = Path(__file__).resolve().parent.parent / "configs" / "workflows"
 FIRST_TEMPLATE = "demo_text_to_image"
 LONGEST_SHOWN = 120
+LONGEST_PARAMETERS = 200_000
 DRAFT = "workflow"
 
 
@@ -69,11 +71,14 @@ def update(app: App, workflow: Any) -> Opened:
 
 
 def open_file(app: App, file: IO[bytes], name: str) -> Opened:
-    """Open a JSON file, or the workflow that a picture carries. Raises NotAWorkflow, NothingInside, PictureError."""
-    beginning = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    """Open a JSON file, a file of A1111's text, or the workflow that a picture carries.
+    Raises NotAWorkflow, NothingInside, PictureError."""
+    beginning = file.read(LONGEST_PARAMETERS)
     file.seek(0)
-    if beginning[:1] not in (b"{", b"["):
-        return open_metadata(app, read_metadata(file), name)
+    if beginning[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
+        if (text := _as_text(beginning)) and is_parameters(text):
+            return open_parameters(app, text, Path(name).stem)
+        return open_metadata(app, read_metadata(file, name[:80]), name)
     try:
         document = json.loads(file.read())
     except (ValueError, RecursionError) as error:
@@ -169,7 +174,7 @@ def as_workflow(app: App, document: Any) -> dict[str, Any]:
         document = document["prompt"]  # what programs send to POST /prompt
     if is_prompt(document):
         with _judged():
-            return to_workflow(document, app.catalogue)
+            return with_usual_form(to_workflow(document, app.catalogue), app.catalogue, app.workspace)
     return form.check_workflow(document)
 
 
@@ -227,6 +232,14 @@ def _judged() -> Iterator[None]:
         yield
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise NotAWorkflow(reason=f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _as_text(data: bytes) -> str:
+    """The bytes as text, empty where they are none."""
+    try:
+        return "" if b"\0" in data else data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return ""
 
 
 def _short(value: Any) -> str:

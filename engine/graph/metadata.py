@@ -42,6 +42,11 @@ class UnreadablePicture(PictureError):
     zh = "无法将“{name}”作为图片读取：{reason}。"
 
 
+class NoPicture(UnreadablePicture):
+    en = "'{name}' is no picture of a kind that is known here. Use PNG, WebP or JPEG."
+    zh = "“{name}”不是这里认识的图片格式。请使用 PNG、WebP 或 JPEG。"
+
+
 @dataclass(frozen=True)
 class Metadata:
     """`prompt` and `workflow` are None when there is none that can be read; `other` is any further JSON or text."""
@@ -90,14 +95,17 @@ def png_text(metadata: Metadata) -> PngInfo:
     return info
 
 
-def read_metadata(source: Path | IO[bytes]) -> Metadata:
-    """What a picture file carries; nothing when it carries nothing. Raises UnreadablePicture for what is no picture."""
-    name = source.name if isinstance(source, Path) else getattr(source, "name", "picture")
+def read_metadata(source: Path | IO[bytes], name: str = "") -> Metadata:
+    """What a picture file carries; nothing when it carries nothing. Raises UnreadablePicture for what is no picture,
+    by its `name` if it is read from memory."""
+    name = source.name if isinstance(source, Path) else name or getattr(source, "name", "picture")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as picture:
                 texts = _texts_of(picture)
+    except Image.UnidentifiedImageError as error:
+        raise NoPicture(name=name) from error
     except DAMAGE as error:
         raise UnreadablePicture(name=name, reason=str(error)[:200] or type(error).__name__) from error
     return _metadata_of(texts)

@@ -53,6 +53,7 @@ _AUTOMATIC = {
 }
 _HIRES = ("upscale", "resize", "steps", "upscaler", "sampler", "schedule type", "CFG scale")
 _TAG = re.compile(r"<(?:lora|lyco):([^:<>]+)((?::[^:<>]*)*)>")
+_STEPS = re.compile(r"^Steps: \d+, ", re.MULTILINE)
 _MODEL_INPUTS = ("ckpt_name", "unet_name", "model_path")
 _FARTHEST = 10_000  # nodes that are looked at on the way back from a picture
 
@@ -161,6 +162,11 @@ def parameters_of(prompt: Mapping[str, Any], node_id: str, width: int, height: i
             for v in reversed(list(loras))
         ),
     )
+
+
+def is_parameters(text: str) -> bool:
+    """Whether a text says how a picture was made, as A1111 writes it."""
+    return bool(_STEPS.search(text))
 
 
 def parse_parameters(text: str) -> Parameters:

@@ -3,7 +3,7 @@
 
 import { Live, ROOT, attempt, call } from './easel.js';
 
-const PARAMETERS = /(^|\n)Steps: \d+, .*\bSampler: /;
+export const PARAMETERS = /(^|\n)Steps: \d+, .*\bSampler: /;
 
 class Take extends Live {
   start() {

@@ -6,6 +6,7 @@ import { Live, ROOT, attempt, call, esc, lang, t, toast } from './easel.js';
 import { Editor } from './editor.js';
 import { chooserHtml, fieldsHtml, valueOf } from './fields.js';
 import { movable, svg } from './graph.js';
+import { PARAMETERS } from './take.js';
 
 const WIDE = matchMedia('(min-width: 901px)');
 const SEEN = 'easel.workflow.serial';
@@ -24,6 +25,7 @@ class Workflow extends Live {
     this.on(this, 'submit', (event) => { event.preventDefault(); this.save(event.target); });
     this.on(this, 'dragover', (event) => event.preventDefault());
     this.on(this, 'drop', (event) => { event.preventDefault(); if (event.dataTransfer.files[0]) this.openFile(event.dataTransfer.files[0]); });
+    this.on(document, 'paste', (event) => this.pasted(event));
     this.seen = new IntersectionObserver(([entry]) => { if (entry.isIntersecting) this.load(); });
     this.seen.observe(this);
   }
@@ -55,6 +57,17 @@ class Workflow extends Live {
     const form = new FormData();
     form.append('file', file);
     if (this.take(await attempt(call('workflow/file', form)))) this.intoEditor();
+  }
+
+  /** A1111's text, wherever it is pasted on this tab; a picture or a workflow where nothing is being written. */
+  pasted(event) {
+    if (event.defaultPrevented || !this.offsetParent) return;
+    const writing = event.target.closest?.('input, textarea'), file = event.clipboardData.files[0], text = event.clipboardData.getData('text');
+    const isParameters = PARAMETERS.test(text);
+    if (!isParameters && (writing || !(file || /^\s*\{/.test(text)))) return;
+    event.preventDefault();
+    if (isParameters) this.open({ parameters: text });
+    else this.openFile(file ?? new File([text], 'workflow.json', { type: 'application/json' }));
   }
 
   openEditor() {
@@ -175,7 +188,7 @@ class Workflow extends Live {
     const saved = this.lists.saved.length ? `<optgroup label="${t('workflow.saved')}">${this.lists.saved.map((name) => option('saved', name, name)).join('')}</optgroup>` : '';
     return `<button class="primary" data-what="run">${t('workflow.run')}</button>
       <select name="open" aria-label="${t('workflow.open')}"><option value="">${t('workflow.open')}</option>${saved}${families.map(group).join('')}</select>
-      <label class="ez-file">${t('workflow.file')}<input type="file" name="file" accept=".json,image/png,image/webp,image/jpeg"></label>
+      <label class="ez-file">${t('workflow.file')}<input type="file" name="file" accept=".json,.txt,image/png,image/webp,image/jpeg"></label>
       <details class="ez-pop" data-key="save"><summary>${t('workflow.save')}</summary><form><label>${t('workflow.name')}<input type="text" name="name" required maxlength="100" value="${esc(this.data.name)}"></label>
       <button class="primary">${t('workflow.save')}</button></form></details><span class="n">${esc(this.data.name)}</span><span class="grow"></span>${this.toolsHtml()}`;
   }

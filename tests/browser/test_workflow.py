@@ -230,3 +230,22 @@ def test_without_the_editor_there_is_a_drawing_and_the_form_runs(
     page.screenshot(path=artefacts / f"workflow-drawing-{language}-{width}.png", full_page=True)
     assert [words for words in said if "400 (Bad Request)" not in words] == []  # "many" was refused
     page.context.close()
+
+
+def test_what_a1111_says_is_pasted_on_the_workflow_tab_and_a_text_that_is_being_written_is_left_alone(
+    chromium: Browser, plain: Studio
+) -> None:
+    page, said = open_page(chromium, plain)
+    open_tab(page, "workflow")
+    fields = page.locator("easel-workflow .fields")
+    expect(fields.locator("textarea").first).to_be_visible()
+    page.evaluate(PASTE, ["easel-workflow textarea", '{"1": {"class_type": "EmptyImage", "inputs": {}}}'])
+    text = "a yellow moon\nNegative prompt: stars\nSteps: 7, Sampler: Euler a, Seed: 31337, Size: 128x96"
+    page.evaluate(PASTE, ["body", text])
+    expect(fields.locator("[data-field$='.seed'] input")).to_have_value("31337")
+    expect(fields.locator("textarea").first).to_have_value("a yellow moon")
+    expect(fields).to_contain_text("Negative prompt")
+    drop(page, "easel-workflow", "notes.txt", b"nothing of use")
+    expect(page.locator(".ez-toast.on.bad")).to_contain_text("'notes.txt' is no picture")
+    assert [words for words in said if "400 (Bad Request)" not in words] == []
+    page.context.close()

@@ -100,6 +100,34 @@ def test_what_holds_no_workflow_is_refused_and_what_is_open_stays(
     assert workbench.opened(app) == before
 
 
+A1111 = "a yellow moon\nNegative prompt: stars\nSteps: 7, Sampler: Euler a, Seed: 31337, Size: 128x96, Model: demo"
+
+
+def test_a_file_of_a1111s_text_opens_as_its_graph_with_a_form(app: App) -> None:
+    found = workbench.open_file(app, io.BytesIO(b"\xef\xbb\xbf" + A1111.encode()), "moon.txt")
+    assert found.name == "moon" and seed_of(found, app) == 31337
+    shown = [(field["name"], field["title"], str(field["value"])) for field in workbench.describe(app, found)["fields"]]
+    assert shown[:2] == [("text", "Prompt", "a yellow moon"), ("text", "Negative prompt", "stars")]
+    assert [name for name, _, _ in shown[2:]] == ["width", "height", "seed", "steps", "ckpt_name"]
+    with pytest.raises(PictureError, match=r"^'notes\.txt' is no picture") as caught:
+        workbench.open_file(app, io.BytesIO(b"a text that says nothing"), "notes.txt")
+    assert "BytesIO" not in str(caught.value)
+
+
+def test_what_a_program_chose_to_call_a_node_stays_and_unusual_graphs_have_no_form(app: App) -> None:
+    named = json.loads(json.dumps(PROMPT))
+    text = next(key for key, node in named.items() if node["class_type"] == "CLIPTextEncode")
+    named[text]["_meta"] = {"title": "My words"}
+    assert "My words" in [field["title"] for field in _fields(app, named)]
+    assert _fields(app, {"1": {"class_type": "NoSuchNode", "inputs": {"seed": 1, "image": ["9", 0]}}}) == []
+    many = {str(n): {"class_type": "CLIPTextEncode", "inputs": {"text": "x"}} for n in range(500)}
+    assert len(_fields(app, many)) == 12
+
+
+def _fields(app: App, document: Any) -> list[dict[str, Any]]:
+    return workbench.describe(app, workbench.open_document(app, document))["fields"]
+
+
 ODD: dict[str, Any] = {
     "values that are no list": {"id": 1, "type": "KSampler", "widgets_values": 3},
     "inputs that are no list": {"id": 1, "type": "KSampler", "inputs": 3},
@@ -172,7 +200,8 @@ def test_templates_have_words_in_both_languages() -> None:
 def test_the_routes_open_fill_in_choose_save_and_list(client: TestClient, app: App) -> None:
     assert client.get("/studio/workflow").json()["name"] == "demo_text_to_image"
     opened = client.post("/studio/workflow", json={"document": PROMPT, "name": "mine"}).json()
-    assert (opened["name"], opened["serial"], opened["fields"]) == ("mine", 1, [])
+    assert (opened["name"], opened["serial"]) == ("mine", 1)
+    assert [field["key"] for field in opened["fields"]][:2] == ["2.text", "3.text"]
     shown = client.post("/studio/workflow/inputs", json={"inputs": [["5", "steps"]]}).json()
     assert [field["key"] for field in shown["fields"]] == ["5.steps"]
     shown = client.post("/studio/workflow/values", json={"values": {"5.steps": "9"}}).json()

@@ -122,7 +122,8 @@ class View(Judged):
             now, edits = self._present, self._edits
             common = np.array([category != RATING for category in self._words.categories], bool)
             read = np.flatnonzero((now.score >= score) & ~edits.gone & common[now.term])
-            read = read[np.lexsort((now.position[read], now.picture[read]))]
+            place = now.picture[read].astype(np.int64) << 32 | now.position[read].astype(np.int64)
+            read = read[np.argsort(place, kind="stable")]  # nearly sorted already, which costs little
             own = np.flatnonzero(common[edits.term])
             picture = np.concatenate([now.picture[read], edits.picture[own]])
             order = np.argsort(picture, kind="stable")

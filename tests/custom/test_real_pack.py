@@ -27,7 +27,8 @@ def test_it_reads_a_picture_and_turns_it_into_pil_and_back(packs: Packs, tmp_pat
     assert (pack.error, pack.problems, pack.version) == ("", [], "0.2.3")
     assert pack.nodes == ["LoadImageFromPath", "PILToImage", "PILToMask", "ImageToPIL"]
     pixels = np.random.default_rng(1).integers(0, 255, (24, 32, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(packs.workspace.input / "real.png")
+    picture = packs.workspace.input / "real.png"
+    Image.fromarray(pixels).save(picture)
     prompt = {
         "1": {"class_type": "LoadImageFromPath", "inputs": {"image": "real.png [input]"}},
         "2": {"class_type": "ImageToPIL", "inputs": {"images": ["1", 0]}},
@@ -35,6 +36,7 @@ def test_it_reads_a_picture_and_turns_it_into_pil_and_back(packs: Packs, tmp_pat
         "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "real"}},
     }
     outcome = packs.run(prompt)
+    picture.unlink()  # the workspace is that of other tests too
     assert outcome.status == "success", outcome.error
     saved = packs.workspace.output / outcome.outputs["4"]["images"][0]["filename"]
     assert np.array_equal(np.asarray(Image.open(saved).convert("RGB")), pixels)

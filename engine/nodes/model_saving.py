@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.errors import GraphError
 from engine.families.base import Model
-from engine.families.parts import saving
+from engine.families.parts import edm, saving
 from engine.families.parts.schedule import DiscreteSchedule
 from engine.graph.node import CLIP, MODEL, VAE, In, NodeContext, node
 from engine.graph.pictures import next_files
@@ -127,7 +127,10 @@ def _modelspec(model: Model) -> dict[str, str]:
 
 
 def _marks(model: Model) -> dict[str, Tensor]:
-    """Empty tensors by which files say that a model predicts v, and that its training ended in noise alone."""
+    """Tensors by which files say how a model was trained: in continuous time, or, empty ones, that it predicts v and
+    that its training ended in noise alone."""
+    if continuous := edm.marks_of(model):
+        return continuous
     if model.prediction != "v":
         return {}
     schedule = model.schedule or model.family.schedule(model)

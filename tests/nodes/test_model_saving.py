@@ -36,8 +36,9 @@ from engine.nodes import load_all
 from engine.nodes.loaders import checkpoint_loader_simple, clip_loader, dual_clip_loader, unet_loader, vae_loader
 from engine.nodes.lora import lora_loader
 from engine.nodes.merging import model_merge_simple
-from engine.nodes.model_sampling import model_sampling_discrete
+from engine.nodes.model_sampling import model_sampling_continuous_edm, model_sampling_discrete
 from engine.nodes.model_saving import NotFiniteWeights, checkpoint_save, clip_save, model_save, vae_save
+from engine.sampling.model import schedule_of
 from engine.weights.header import Header, TensorInfo
 from engine.weights.load import open_header
 from engine.workspace import Workspace
@@ -311,6 +312,17 @@ def test_files_say_that_a_model_predicts_v(ctx: Context):
         metadata(saved(ctx, checkpoint_save(ctx, model, clip, vae, "checkpoints/e"))[0])["modelspec.predict_key"]
         == "epsilon"
     )
+
+
+@pytest.mark.parametrize("sampling", ["edm_playground_v2.5", "v_prediction"])
+def test_files_say_that_a_model_was_trained_in_continuous_time(ctx: Context, sampling: str):
+    model, clip, vae = checkpoint_loader_simple(ctx, make(ctx, "sdxl").name)
+    (changed,) = model_sampling_continuous_edm(ctx, model, sampling, 80.0, 0.002)
+    (path,) = saved(ctx, checkpoint_save(ctx, changed, clip, vae, "checkpoints/continuous"))
+    again = checkpoint_loader_simple(ctx, path.name)[0]
+    assert (again.prediction, again.latent) == (changed.prediction, changed.latent)
+    ends = [(schedule.sigma_min, schedule.sigma_max) for schedule in (schedule_of(again), schedule_of(changed))]
+    assert ends[0] == pytest.approx(ends[1])
 
 
 def test_files_are_numbered_and_prefixes_stay_inside(ctx: Context):

@@ -5,11 +5,14 @@ them: `edm_mean` and `edm_std` Playground 2.5, which predicts as EDM does on lat
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import FileError
 from engine.families.base import Model, Prediction
 from engine.weights.header import Header
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The latents that Playground 2.5 was trained on: each channel of SDXL's normalised, then halved.
 PLAYGROUND: dict[str, Any] = {
@@ -46,6 +49,23 @@ def as_trained(model: Model, header: Header) -> Model:
     low, high = (_number(header, f"edm_vpred.{name}", usual) for name, usual in zip(_ENDS, COSXL_SIGMAS, strict=True))
     options = {**model.options, LATENT_CONCAT: True}
     return replace(model, schedule=ContinuousSchedule.between(low, high), options=options)
+
+
+def marks_of(model: Model) -> dict[str, Tensor]:
+    """The tensors by which a file says that its model is such a one, for `as_trained` to read; none for others."""
+    from engine.families.parts.schedule import ContinuousSchedule
+
+    schedule = model.schedule
+    if not isinstance(schedule, ContinuousSchedule) or schedule.time != "edm":
+        return {}
+    import torch
+
+    if model.prediction == "edm" and model.latent.means:
+        return {"edm_mean": torch.tensor(model.latent.means), "edm_std": torch.tensor(model.latent.deviations)}
+    if model.prediction != "v":
+        return {}
+    ends = zip(_ENDS, (schedule.sigma_min, schedule.sigma_max), strict=True)
+    return {f"edm_vpred.{name}": torch.tensor(end) for name, end in ends}
 
 
 _ENDS = ("sigma_min", "sigma_max")

@@ -76,9 +76,9 @@ class Feed extends EventTarget {
   say(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
 
   /** The newest job of these kinds: a running one before a waiting one before one that ended. */
-  latest(kinds) {
+  latest(kinds, wanted = () => true) {
     const rank = { running: 0, paused: 1, queued: 2 };
-    return [...this.jobs.values()].filter((job) => kinds.includes(job.kind))
+    return [...this.jobs.values()].filter((job) => kinds.includes(job.kind) && wanted(job))
       .sort((a, b) => (rank[a.state] ?? 3) - (rank[b.state] ?? 3) || b.created - a.created)[0];
   }
 }
@@ -86,6 +86,9 @@ export const feed = new Feed();
 
 // A browser opens six connections to a server, over all its windows: one that nobody sees gives its own back.
 document.addEventListener('visibilitychange', () => { if (document.hidden) feed.close(); else feed.open(); });
+
+/** Whether a job was sent from a page, this one or another window's, and not by a program with a token. */
+export const fromPages = (job) => ['', 'local', 'owner'].includes(job.user ?? '');
 
 export const ended = (job) => ['done', 'failed', 'cancelled', 'interrupted'].includes(job.state);
 

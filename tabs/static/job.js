@@ -1,7 +1,7 @@
 // <easel-job kinds="train">: the running (or newest) job of some kinds: phase, bar, ETA, its buttons, its error.
 // <easel-result kinds="generate">: the same with the live preview and, when done, the pictures.
 
-import { Live, ROOT, attempt, call, clock, ended, esc, feed, lang, lightbox, named, t } from './easel.js';
+import { Live, ROOT, attempt, call, clock, ended, esc, feed, fromPages, lang, lightbox, named, t } from './easel.js';
 
 const BUTTONS = {
   queued: ['cancel'], running: ['pause', 'cancel'], paused: ['resume', 'cancel'],
@@ -112,8 +112,8 @@ class Result extends Live {
 
   draw() {
     const kinds = (this.getAttribute('kinds') ?? 'generate').split(' ');
-    this.job = feed.latest(kinds);
-    const done = [...feed.jobs.values()].filter((job) => kinds.includes(job.kind) && picturesOf(job).length);
+    this.job = feed.latest(kinds, fromPages);
+    const done = [...feed.jobs.values()].filter((job) => kinds.includes(job.kind) && fromPages(job) && picturesOf(job).length);
     this.pictures = this.job && picturesOf(this.job).length ? this.job : done.sort((a, b) => b.created - a.created)[0];
     const live = this.job && !ended(this.job) ? feed.previews.get(this.job.id) : undefined;
     const images = live ? [] : picturesOf(this.pictures), title = this.pictures?.title ?? '';

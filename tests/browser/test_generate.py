@@ -7,13 +7,16 @@ import io
 import json
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.conftest import Studio, open_page, open_tab, until
+from engine.workflows import text_to_image
+from studio.access import Access
+from tests.browser.conftest import PICTURE, Studio, open_page, open_tab, until
 
 pytestmark = [pytest.mark.browser]
 
@@ -113,6 +116,34 @@ def test_a_dropped_picture_is_what_generate_starts_from(chromium: Browser, furni
     page.screenshot(path=artefacts / "generate-start.png")
     page.locator("easel-start button").click()
     expect(page.locator("easel-start input[type=file]")).to_be_attached()
+    assert said == []
+    page.context.close()
+
+
+def test_a_programs_picture_does_not_take_the_place_of_ones_own(chromium: Browser, furnished: Studio) -> None:
+    page, said = open_page(chromium, furnished)
+    open_tab(page, "generate")
+    page.locator("#generate-prompt textarea").fill("a blue square")
+    page.wait_for_timeout(500)
+    mine = generated(page, furnished)["filename"]
+    shown = page.locator(f'easel-result .pic[data-key="{mine}"]').first
+    expect(shown).to_be_visible()
+    token = Access(furnished.workspace / "access.json").new_token("krita")
+    prompt = text_to_image(replace(PICTURE, positive="a red star"))
+    request = urllib.request.Request(
+        f"{furnished.url}/prompt",
+        json.dumps({"prompt": prompt}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        job = json.loads(answer.read())["prompt_id"]
+    assert furnished.wait_for_job(job) == "done"
+    assert furnished.get(f"/studio/jobs/{job}")["user"] == "krita"
+    open_tab(page, "queue")
+    expect(page.locator("easel-queue")).to_contain_text("krita")  # the page knows of it
+    open_tab(page, "generate")
+    expect(shown).to_be_visible()
+    assert page.locator("easel-result:visible .pic").count() == 1
     assert said == []
     page.context.close()
 

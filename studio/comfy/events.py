@@ -155,8 +155,8 @@ class Sockets:
             self._loop.call_soon_threadsafe(lambda: self._later(self._send_status()))
 
     async def serve(self, socket: WebSocket) -> None:
+        """The client is known before its handshake is answered: what it asks for right then is already its own."""
         sid = socket.query_params.get("clientId", "")[:200] or uuid.uuid4().hex
-        await socket.accept()
         client = Client(sid, socket)
         client.put(_text("status", {"status": await asyncio.to_thread(queue_info, self._app), "sid": sid}))
         for prompt in self._prompts.values():
@@ -165,12 +165,15 @@ class Sockets:
                     _text("executing", {"node": prompt.node, "display_node": prompt.node, "prompt_id": prompt.job_id})
                 )
         self._clients.add(client)
-        pump = asyncio.create_task(client.pump())
+        pump: asyncio.Task[None] | None = None
         try:
+            await socket.accept()
+            pump = asyncio.create_task(client.pump())
             await self._listen(client, pump)
         finally:
             self._clients.discard(client)
-            pump.cancel()
+            if pump is not None:
+                pump.cancel()
 
     async def _listen(self, client: Client, pump: asyncio.Task[None]) -> None:
         first = True

@@ -82,11 +82,10 @@ class LogFollower:
         elif self._sockets.is_open(client_id):
             self._wanted.add(client_id)
             if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._follow())
+                path = self._app.supervisor.log.path
+                self._task = asyncio.create_task(self._follow(path, _size(path)))
 
-    async def _follow(self) -> None:
-        path = self._app.supervisor.log.path
-        at = await asyncio.to_thread(_size, path)
+    async def _follow(self, path: Path, at: int) -> None:
         while self._wanted:
             await asyncio.sleep(FOLLOW_SECONDS)
             self._wanted = {client_id for client_id in self._wanted if self._sockets.is_open(client_id)}

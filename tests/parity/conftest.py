@@ -32,5 +32,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def harness(workspace: Workspace) -> Iterator[Harness]:
     threads = torch.get_num_threads()
     torch.set_num_threads(min(2, os.cpu_count() or 1))
-    yield Harness(workspace)
+    made = Harness(workspace)
+    yield made
+    made.close()
     torch.set_num_threads(threads)

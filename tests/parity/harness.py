@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,11 @@ class Harness:
         self.executor = Executor(self.registry, cache_for("classic"), torch.no_grad)
         self.manager = ModelManager(open_device("cpu"))
         self.ran: set[str] = set()
+
+    def close(self) -> None:
+        """Its models go: the next file's would not fit beside Flux'."""
+        self.manager.trim()
+        gc.collect()
 
     def run(self, name: str, changes: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
         """The outputs of a case's prompt."""

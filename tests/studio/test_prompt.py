@@ -326,7 +326,6 @@ def test_the_log_goes_to_those_who_asked_for_it(served: Served) -> None:
     with served.client() as client, connect(f"{served.ws}?clientId=log") as socket:
         assert client.patch("/internal/logs/subscribe", json={"enabled": True, "clientId": 3}).status_code == 400
         assert client.patch("/internal/logs/subscribe", json={"enabled": True, "clientId": "log"}).status_code == 200
-        time.sleep(0.2)
         served.app.supervisor.log.write(b"one line\nhalf a li")
         while (row := json.loads(socket.recv(timeout=PATIENCE)))["type"] != "logs":
             pass

@@ -29,6 +29,8 @@ from tests.families.tiny import make_tiny_sd1
 from tests.families.tiny_dit import SD3_TEXT, SD35, make_flux_checkpoint, make_sd3_checkpoint
 from tests.families.tiny_unets import REFINER, SD2, SDXL, make_tiny, told_in_metadata, unet_config
 
+pytestmark = pytest.mark.slow  # a minute: six families in eight types
+
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "sd1": make_tiny_sd1,
     "sd2": lambda path: make_tiny(path, SD2),

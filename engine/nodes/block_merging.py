@@ -5,7 +5,7 @@ A layer goes by the longest of the names that its own begins with; what none fit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from engine.families.base import Model
 from engine.graph.node import MODEL, In, NodeContext, node
@@ -44,71 +44,17 @@ FLUX = _ratios(
 )
 
 
-@node(
-    "ModelMergeSD1",
-    title_zh="模型合并（SD1 分块）",
-    category=CATEGORY,
-    outputs=MODEL_OUT,
-    inputs=_unet(12, "."),
-)
-def model_merge_sd1(ctx: NodeContext, model1: MODEL, model2: MODEL, ratios: Ratios) -> tuple[Model]:
-    return (_merged(ctx, model1, model2, ratios),)
+def _merging(name: str, models: str, inputs: Mapping[str, In]) -> Callable[..., tuple[Model]]:
+    @node(name, title_zh=f"模型合并（{models} 分块）", category=CATEGORY, outputs=MODEL_OUT, inputs=inputs)
+    def merge(ctx: NodeContext, model1: MODEL, model2: MODEL, ratios: Ratios) -> tuple[Model]:
+        return (merged_models(ctx, model1, model2, by_prefix(model1, ratios)),)
+
+    return merge
 
 
-@node(
-    "ModelMergeSD2",
-    title_zh="模型合并（SD2 分块）",
-    category=CATEGORY,
-    outputs=MODEL_OUT,
-    inputs=_unet(12, "."),
-)
-def model_merge_sd2(ctx: NodeContext, model1: MODEL, model2: MODEL, ratios: Ratios) -> tuple[Model]:
-    return (_merged(ctx, model1, model2, ratios),)
-
-
-@node(
-    "ModelMergeSDXL",
-    title_zh="模型合并（SDXL 分块）",
-    category=CATEGORY,
-    outputs=MODEL_OUT,
-    inputs=_unet(9, ""),
-)
-def model_merge_sdxl(ctx: NodeContext, model1: MODEL, model2: MODEL, ratios: Ratios) -> tuple[Model]:
-    return (_merged(ctx, model1, model2, ratios),)
-
-
-@node(
-    "ModelMergeSD3_2B",
-    title_zh="模型合并（SD3 2B 分块）",
-    category=CATEGORY,
-    outputs=MODEL_OUT,
-    inputs=_sd3(24),
-)
-def model_merge_sd3_2b(ctx: NodeContext, model1: MODEL, model2: MODEL, ratios: Ratios) -> tuple[Model]:
-    return (_merged(ctx, model1, model2, ratios),)
-
-
-@node(
-    "ModelMergeSD35_Large",
-    title_zh="模型合并（SD3.5 Large 分块）",
-    category=CATEGORY,
-    outputs=MODEL_OUT,
-    inputs=_sd3(38),
-)
-def model_merge_sd35_large(ctx: NodeContext, model1: MODEL, model2: MODEL, ratios: Ratios) -> tuple[Model]:
-    return (_merged(ctx, model1, model2, ratios),)
-
-
-@node(
-    "ModelMergeFlux1",
-    title_zh="模型合并（Flux.1 分块）",
-    category=CATEGORY,
-    outputs=MODEL_OUT,
-    inputs=FLUX,
-)
-def model_merge_flux1(ctx: NodeContext, model1: MODEL, model2: MODEL, ratios: Ratios) -> tuple[Model]:
-    return (_merged(ctx, model1, model2, ratios),)
-
-
-def _merged(ctx: NodeContext, model1: Model, model2: Model, ratios: Ratios) -> Model:
-    return merged_models(ctx, model1, model2, by_prefix(model1, ratios))
+model_merge_sd1 = _merging("ModelMergeSD1", "SD1", _unet(12, "."))
+model_merge_sd2 = _merging("ModelMergeSD2", "SD2", _unet(12, "."))
+model_merge_sdxl = _merging("ModelMergeSDXL", "SDXL", _unet(9, ""))
+model_merge_sd3_2b = _merging("ModelMergeSD3_2B", "SD3 2B", _sd3(24))
+model_merge_sd35_large = _merging("ModelMergeSD35_Large", "SD3.5 Large", _sd3(38))
+model_merge_flux1 = _merging("ModelMergeFlux1", "Flux.1", FLUX)

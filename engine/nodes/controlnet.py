@@ -137,8 +137,9 @@ def control_net_apply_sd3(
     start_percent: Start,
     end_percent: End,
 ) -> tuple[Conditioning, Conditioning]:
-    control = Control(control_net, image, strength, start_percent, end_percent, vae)
-    return _both_under(control, positive, negative)
+    return control_net_apply_advanced(
+        ctx, positive, negative, control_net, image, strength, start_percent, end_percent, vae
+    )
 
 
 @node(

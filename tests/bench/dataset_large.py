@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.bench.dataset import first_screens
 from tests.browser.conftest import Studio, start_studio, until
 
 FILTERS = (
@@ -135,30 +136,8 @@ def page(studio: Studio) -> None:
 
 
 def screens(studio: Studio) -> None:
-    from playwright.sync_api import sync_playwright
-
-    studio.post("/studio/datasets/draft", {"current": "many", "filter": ""})
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium") or shutil.which("chromium-browser")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        for _ in range(2):
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
-            page.goto(studio.url)
-            page.wait_for_selector("#ez-tabs")
-            page.wait_for_timeout(3000)
-            began = time.perf_counter()
-            page.locator("#ez-tabs button[role=tab][data-tab-id=dataset]").click()
-            page.wait_for_function(
-                "() => { const all = [...document.querySelectorAll('easel-dataset .cell img')].filter(i => "
-                "i.getBoundingClientRect().top < innerHeight); return all.length > 10 && all.every(i => i.complete && "
-                "i.naturalWidth) }"
-            )
-            seconds = time.perf_counter() - began
-            heap = page.evaluate("performance.memory.usedJSHeapSize") / 2**20
-            nodes = page.evaluate("document.querySelector('easel-dataset .ez-grid').querySelectorAll('*').length")
-            print(f"first screen {seconds:.2f} s, {nodes} nodes in the grid, {heap:.0f} MiB of the page's heap")
-            page.close()
-        browser.close()
+    for seconds, heap in first_screens(studio, 2):
+        print(f"first screen {seconds:.2f} s, {heap:.0f} MiB of the page's heap")
 
 
 def main() -> int:

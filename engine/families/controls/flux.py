@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.families.controls.base import ControlNet, Residuals, of_other_model
 from engine.families.flux import SPEC
-from engine.families.parts.stored import StoredPart
+from engine.families.parts.stored import StoredPart, same_name
 from engine.weights.control_dit import flux_control_config, flux_control_map, is_flux_control, is_flux_maker
 from engine.weights.header import Header
 from engine.weights.lora import title_of
@@ -38,7 +38,7 @@ class FluxControl:
         header = settled(open_header(path, allow_pickle=allow_pickle))
         title, config = title_of(path, header.metadata), flux_control_config(header.tensors)
         cut = flux_control_map(config).cut(header, "") if is_flux_maker(header.tensors) else header
-        ref = StoredPart(cut, "controlnet", "", config, _same, build=_build, wide=True).register(manager, title)
+        ref = StoredPart(cut, "controlnet", "", config, same_name, build=_build, wide=True).register(manager, title)
         if config["conditioning_embedding_channels"] is not None:
             return ControlNet(self, ref, title, config)
         masked = config["hint_channels"] == (SPEC.latent.channels + 1) * CELLS
@@ -69,7 +69,3 @@ def _build(config: Mapping[str, Any]) -> nn.Module:
     from engine.families.parts.control_dit import build_flux
 
     return build_flux(config)
-
-
-def _same(name: str) -> str:
-    return name

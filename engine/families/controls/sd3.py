@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.families.controls.base import ControlNet, Residuals, of_other_model
-from engine.families.parts.stored import StoredPart
+from engine.families.parts.stored import StoredPart, same_name
 from engine.families.sd3 import SPEC
 from engine.weights.control_dit import is_sd3_control, is_stability, sd3_control_config, stability_map
 from engine.weights.header import Header
@@ -45,7 +45,7 @@ class SD3Control:
         header = settled(open_header(path, allow_pickle=allow_pickle))
         title, config = title_of(path, header.metadata), sd3_control_config(header.tensors)
         cut = stability_map(config).cut(header, "") if is_stability(header.tensors) else header
-        ref = StoredPart(cut, "controlnet", "", config, _same, build=_build, wide=True).register(manager, title)
+        ref = StoredPart(cut, "controlnet", "", config, same_name, build=_build, wide=True).register(manager, title)
         if config["joint_attention_dim"] is None:
             levels = LEVELS.get(_type_of(header), (1.0, 0.0))
             return ControlNet(self, ref, title, config, latent=SPEC.latent, levels=levels)
@@ -85,7 +85,3 @@ def _build(config: Mapping[str, Any]) -> nn.Module:
     from engine.families.parts.control_dit import build_sd3
 
     return build_sd3(config)
-
-
-def _same(name: str) -> str:
-    return name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import FileError
 from engine.families.controls.base import ControlNet, NotAControlNet, Residuals
 from engine.families.discover import discover
-from engine.families.parts.stored import StoredPart, json_metadata
+from engine.families.parts.stored import StoredPart, json_metadata, same_name
 from engine.families.parts.unet_kind import UNetFacts, UNetKind
 from engine.weights import control_keys
 from engine.weights.header import Header
@@ -66,7 +66,7 @@ class UNetControl:
             config["num_trans_layer"] = sum(name.endswith(".attn.in_proj_weight") for name in tensors)
             config["num_proj_channel"] = tensors["spatial_ch_projs.weight"].shape[0]
         ldm = control_keys.is_ldm(tensors)
-        rename = control_keys.control_map(config).to_diffusers if ldm else _same
+        rename = control_keys.control_map(config).to_diffusers if ldm else same_name
         title = title_of(path, header.metadata)
         part = StoredPart(header, "controlnet", prefix, config, rename, _build)
         if base is None or "difference" not in header:
@@ -154,7 +154,3 @@ def _build(config: Mapping[str, Any]) -> nn.Module:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _same(name: str) -> str:
-    return name

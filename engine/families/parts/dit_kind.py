@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from engine.families.base import Detected, FamilySpec
-from engine.families.parts.stored import StoredPart, json_metadata
+from engine.families.parts.stored import StoredPart, json_metadata, same_name
 from engine.families.parts.text_encoder import ALONE, kind_of, place_of
 from engine.weights.fused import FusedMap
 from engine.weights.header import Header, TensorInfo
@@ -87,9 +87,9 @@ class DitKind:
         stated = json_metadata(header, "easel.transformer")
         config = {key: _frozen(stated.get(key), value) for key, value in sizes.items()}
         if found.names == "diffusers":
-            return StoredPart(header, "denoiser", found.prefix, config, _same, build=self.build, wide=True)
+            return StoredPart(header, "denoiser", found.prefix, config, same_name, build=self.build, wide=True)
         cut = self.layout(config).cut(header, found.prefix)
-        return StoredPart(cut, "denoiser", "", config, _same, build=self.build, wide=True, place=found.prefix)
+        return StoredPart(cut, "denoiser", "", config, same_name, build=self.build, wide=True, place=found.prefix)
 
     def encoder_places(self, header: Header) -> dict[str, str]:
         """{encoder: its prefix} of those that a checkpoint has, in the order of `encoders`."""
@@ -139,7 +139,3 @@ def build_t5(config: Mapping[str, Any]) -> Any:
 def _frozen(stated: Any, value: Any) -> Any:
     """What a config.json states, whose lists are tuples elsewhere; the value where it states nothing."""
     return value if stated is None else tuple(stated) if isinstance(stated, list) else stated
-
-
-def _same(name: str) -> str:
-    return name

@@ -120,7 +120,7 @@ def stored_unet(header: Header, prefix: str, defaults: Callable[[Mapping[str, An
     with _named(header):
         sizes = unet_config(tensors) if ldm else diffusers_unet_config(tensors)
     config = {**sizes, **defaults(sizes), **json_metadata(header, "easel.unet")}
-    rename = keymaps.unet_map(config).to_diffusers if ldm else _same
+    rename = keymaps.unet_map(config).to_diffusers if ldm else same_name
     return StoredPart(header, "denoiser", prefix, config, rename)
 
 
@@ -184,5 +184,6 @@ def json_metadata(header: Header, key: str) -> dict[str, Any]:
     return {name: value for name, value in data.items() if not name.startswith("_")}
 
 
-def _same(name: str) -> str:
+def same_name(name: str) -> str:
+    """`StoredPart.rename` where the file has the module's names."""
     return name

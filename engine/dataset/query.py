@@ -7,7 +7,7 @@
     caption:words name:img_ path:sub/
     tags:>=7  chars:<100           how many tags; how long the caption text is
     score:cat>0.8                  a tagger gave the tag such a score
-    source:wd  source:user         a source with this in its name read it; a person decided or wrote something
+    source:wd  source:user         a source with this in its name gave it tags, a caption or regions; a person did
     w:>=1024 h:<512 res:<512 ar:>1.5    width, height, shorter side, width / height
     mask:yes crop:no     a mask is drawn on it; it is cut to a part
     dup:yes  dup:alternate         has near copies; was said to be an alternate of one

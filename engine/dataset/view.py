@@ -167,11 +167,15 @@ class View(Judged):
         return [count for count in self.counts(self.mask(name)) if count.name != name]
 
     def read_by(self, tool: str) -> np.ndarray:
-        """Which pictures a source with `tool` in its name read, by place."""
+        """Pictures of which a source with `tool` in its name read tags, a caption or regions, by place."""
         with self._fresh():
-            wanted = {source.id for source in self._sources.values() if tool in source.tool}
+            wanted = {source.id for source in self._sources.values() if tool in source.tool and source.tool != USER}
+            pictures = {picture for picture, source in self._raw if source in wanted}
+            for table in ("captions", "regions"):
+                rows = self.store.rows(f"SELECT DISTINCT picture, source FROM {table}")
+                pictures.update(picture for picture, source in rows if source in wanted)
             found = np.zeros(len(self._pictures), bool)
-            found[[self._place[p] for p, source in self._raw if source in wanted and p in self._place]] = True
+            found[[self._place[picture] for picture in pictures if picture in self._place]] = True
             return found
 
     def measured(self, what: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from engine.dataset.library import Dataset
 from engine.dataset.pictures import scan
 from engine.dataset.query import BadFilter, matching
 from engine.dataset.records import Policy, Reading
+from engine.dataset.regions import Region, add_regions
 from engine.dataset.view import View
 from tests.dataset.conftest import picture
 
@@ -102,6 +103,15 @@ def test_what_can_not_be_understood_says_where(view: View, text: str, at: str) -
     with pytest.raises(BadFilter) as caught:
         matching(view, text)
     assert at in str(caught.value)
+
+
+def test_a_source_that_only_wrote_captions_or_found_regions_is_found(view: View) -> None:
+    view.store.write_captions({2: "A dog."}, "Describe", tool="captioner:florence-2")
+    source = view.store.source("regions:grounder")
+    add_regions(view.store, source.id, {1: [Region("hat", "box", (0.1, 0.1, 0.5, 0.5))]})
+    assert matching(view, "source:florence").tolist() == [False, True, False]
+    assert matching(view, "source:grounder").tolist() == [True, False, False]
+    assert not matching(view, "source:use").any()  # nobody's name; a person is asked for with the whole word
 
 
 def test_near_copies_and_blur(dataset: Dataset) -> None:

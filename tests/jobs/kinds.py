@@ -35,12 +35,14 @@ class Die(Settings):
 
 
 class Work(Settings):
-    """Counts to `steps`, keeping its count in `file`."""
+    """Counts to `steps`, keeping its count in `file`. The last step waits for the file `gate`, if one is named: so that
+    a test decides when the work may end, however fast or slow the machine is."""
 
     steps: int = 100
     pause: float = 0.01
     file: str
     die_at: int = -1
+    gate: str = ""
 
 
 class Odd(Settings):
@@ -90,6 +92,9 @@ def work(ctx: JobContext, settings: Work) -> dict[str, Any]:
         ctx.checkpoint(save)
         if step == settings.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if settings.gate and step == settings.steps - 1 and not os.path.exists(settings.gate):
+            time.sleep(settings.pause)
+            continue
         step += 1
         log.write(f"step {step}\n")
         ctx.progress(step, settings.steps, phase="working", loss=1 / step)

@@ -21,7 +21,7 @@ from engine.jobs.supervisor import Supervisor
 from engine.jobs.types import JobState
 from engine.workspace import Workspace
 from tests.jobs.kinds import kinds
-from tests.jobs.watching import PATIENCE, until, until_state
+from tests.jobs.watching import PATIENCE, gated, let, until, until_state
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,7 +71,7 @@ def test_after_a_killed_server_every_job_tells_the_truth_and_the_queue_goes_on(
     store: JobStore, workspace: Workspace, tmp_path: Path
 ) -> None:
     with server(workspace) as first:
-        train = submit(store, kinds(), "work", {"file": str(tmp_path / "w"), "steps": 60})  # seen by the other process
+        train = submit(store, kinds(), "work", gated(tmp_path / "w", 60))  # seen by the other process
         until(lambda: store.get(train.id).progress.step > 5)
         hold = submit(store, kinds(), "hold", {})
         until_state(store, hold.id, JobState.running)
@@ -83,6 +83,7 @@ def test_after_a_killed_server_every_job_tells_the_truth_and_the_queue_goes_on(
 
     with next_start(store, workspace) as second:
         marked = store.get(hold.id)
+        let(tmp_path / "w")
         assert marked.state == JobState.interrupted
         assert marked.error is not None and marked.error["code"] == "StudioStopped"
         assert second.wait(waiting.id, PATIENCE).result == {"sum": 2}
@@ -96,7 +97,7 @@ def test_a_paused_training_is_still_paused_after_a_killed_server(
     store: JobStore, workspace: Workspace, tmp_path: Path
 ) -> None:
     with server(workspace):
-        train = submit(store, kinds(), "work", {"file": str(tmp_path / "w"), "steps": 30})
+        train = submit(store, kinds(), "work", gated(tmp_path / "w", 30))
         until(lambda: store.get(train.id).progress.step > 5)
         store.pause(train.id)  # by another process than the server
         until_state(store, train.id, JobState.paused)
@@ -104,6 +105,7 @@ def test_a_paused_training_is_still_paused_after_a_killed_server(
         other = second.submit("work", {"file": str(tmp_path / "v"), "steps": 1})
         second.wait(other.id, PATIENCE)
         assert store.get(train.id).state == JobState.paused
+        let(tmp_path / "w")
         store.resume(train.id)
         assert second.wait(train.id, PATIENCE).result == {"steps": 30}
         assert store.get(train.id).attempts == 1
@@ -113,12 +115,13 @@ def test_a_stopped_server_saves_its_training_and_costs_it_no_attempt(
     store: JobStore, workspace: Workspace, tmp_path: Path
 ) -> None:
     with server(workspace) as first:
-        train = submit(store, kinds(), "work", {"file": str(tmp_path / "w"), "steps": 40})
+        train = submit(store, kinds(), "work", gated(tmp_path / "w", 40))
         until(lambda: store.get(train.id).progress.step > 5)
         first.stop()
         stopped = store.get(train.id)
         assert (stopped.state, stopped.attempts) == (JobState.queued, 0)
         assert not first.worker.is_running()
+    let(tmp_path / "w")
     with next_start(store, workspace) as second:
         assert second.wait(train.id, PATIENCE).result == {"steps": 40}
     steps = [line for line in (tmp_path / "w.log").read_text().splitlines() if line.startswith("step")]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.jobs.supervisor import Supervisor
 from engine.jobs.types import JobState
-from tests.jobs.watching import PATIENCE, Heard, until
+from tests.jobs.watching import PATIENCE, Heard, gated, let, until
 
 
 def test_a_killed_worker_is_back_its_job_is_marked_and_the_next_one_runs(ready: Supervisor, heard: Heard) -> None:
@@ -31,13 +31,14 @@ def test_a_killed_worker_is_back_its_job_is_marked_and_the_next_one_runs(ready: 
 def test_a_resumable_job_goes_on_from_its_state_behind_the_others_of_its_priority(
     ready: Supervisor, heard: Heard, tmp_path: Path
 ) -> None:
-    first = ready.submit("work", {"file": str(tmp_path / "first"), "steps": 60})
+    first = ready.submit("work", gated(tmp_path / "first", 60))
     second = ready.submit("work", {"file": str(tmp_path / "second"), "steps": 3})
     until(lambda: ready.store.get(first.id).progress.step > 10)
     ready.wait(ready.submit("add", {}).id, PATIENCE)  # was let in, so that the work was saved
 
     os.kill(ready.request("pid"), signal.SIGKILL)
 
+    let(tmp_path / "first")
     assert ready.wait(first.id, PATIENCE).result == {"steps": 60}
     heard.wait_for("state", first.id, 6)
     assert heard.states(first.id) == ["queued", "running", "interrupted", "queued", "running", "done"]

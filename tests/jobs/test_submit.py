@@ -14,7 +14,7 @@ from tests.jobs.kinds import kinds
 
 def test_settings_are_stored_complete_with_the_kinds_priority(store: JobStore) -> None:
     job = submit(store, kinds(), "work", {"file": "a"}, title="a title")
-    assert job.settings == {"file": "a", "steps": 100, "pause": 0.01, "die_at": -1}
+    assert job.settings == {"file": "a", "steps": 100, "pause": 0.01, "die_at": -1, "gate": ""}
     assert (job.priority, job.resumable, job.title) == (Priority.train, True, "a title")
     assert submit(store, kinds(), "add", {}, priority=Priority.batch).priority == Priority.batch
 

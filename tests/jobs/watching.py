@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from engine.jobs.store import JobStore
@@ -35,6 +36,16 @@ class Heard:
         with self._more:
             assert self._more.wait_for(lambda: len(self.named(event, job_id)) >= count, PATIENCE), f"no {event}"
         return self.named(event, job_id)
+
+
+def gated(file: Path, steps: int) -> dict[str, Any]:
+    """Settings of a work that keeps its last step until `let`."""
+    return {"file": str(file), "steps": steps, "gate": str(file.with_suffix(".gate"))}
+
+
+def let(file: Path) -> None:
+    """The work on this file may end."""
+    file.with_suffix(".gate").touch()
 
 
 def until(condition: Callable[[], bool], what: str = "the condition") -> None:

@@ -20,6 +20,8 @@ from engine.sampling.samplers.euler import geometric_mean
 FIRST_PERCENT = 1e-4
 # The middle of a step from pure noise, for the same reason.
 NEAR_ONE = 0.9999
+# A schedule's arithmetic may miss 1 by that much: the tangent of the arc tangent of 1 is just below it.
+ROUNDING = 1e-6
 
 
 def flow_step(sigma: float, sigma_next: float, eta: float) -> tuple[float, float, float]:
@@ -64,7 +66,7 @@ def exploding(sample: Callable[..., Tensor], schedule: Schedule) -> Callable[...
         noise: NoiseSource,
         **options: Any,
     ) -> Tensor:
-        first = sigmas[0] if sigmas[0] < 1 else schedule.percent_to_sigma(FIRST_PERCENT)
+        first = schedule.percent_to_sigma(FIRST_PERCENT) if sigmas[0] > 1 - ROUNDING else sigmas[0]
         own = [first, *sigmas[1:]]
         ratios = [_ratio(sigma) for sigma in own]
         exact = dict(zip(ratios, own, strict=True))

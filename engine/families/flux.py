@@ -120,7 +120,8 @@ class Flux(DitFamily):
         for module, tokenizer, name in zip(modules, clip.tokenizers, clip.names, strict=True):
             prompt = text_for(text, name)
             if name == T5_NAME:
-                cross = t5.encode_prompt(module, tokenizer, prompt, clip.embeddings, clip.padding or PADDING)
+                padding = clip.padding or PADDING
+                cross = t5.encode_prompt(module, tokenizer, prompt, clip.embeddings, padding, clip.stop_at_layer)
             else:
                 _, pooled = clip_part.encode_prompt(module, tokenizer, prompt, clip.embeddings, clip.stop_at_layer)
         return TextBatch(cross, pooled.to(cross.device))

@@ -125,7 +125,9 @@ class SD3(DitFamily):
         if T5_NAME in asked:
             module, tokenizer, _ = parts[T5_NAME]
             prompt = text_for(text, T5_NAME)
-            states[T5_NAME] = t5.encode_prompt(module, tokenizer, prompt, clip.embeddings, clip.padding or PADDING)
+            states[T5_NAME] = t5.encode_prompt(
+                module, tokenizer, prompt, clip.embeddings, clip.padding or PADDING, clip.stop_at_layer
+            )
         return joined(states, pooled)
 
     def draft_prompt(self, clip: Clip, text: Prompt) -> TextBatch:

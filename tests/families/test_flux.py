@@ -1,6 +1,7 @@
 """Flux.1 at tiny size, in the layouts of its real files."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,8 @@ def test_parts_come_from_files_of_their_own(tmp_path: Path, manager: ModelManage
         modules = [leased[ref] for ref in loaded.refs]
         with torch.no_grad():
             batch = family.encode_prompt(modules, loaded, "a red fox")
+            earlier = family.encode_prompt(modules, replace(loaded, stop_at_layer=-2), "a red fox")
+    assert not torch.allclose(earlier.cross, batch.cross), "CLIPSetLastLayer is T5's as well"
     assert batch.cross.shape == (1, 256, 48) and batch.pooled is not None and batch.pooled.shape == (1, 24)
     draft = family.draft_prompt(loaded, "a red fox")
     assert (draft.cross.shape, draft.pooled is not None and draft.pooled.shape) == (batch.cross.shape, (1, 24))

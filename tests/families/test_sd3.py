@@ -1,5 +1,6 @@
 """Stable Diffusion 3 and 3.5 at tiny size, in the layouts of their real files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,16 @@ def test_a_folder_of_diffusers_is_read(tmp_path: Path, manager: ModelManager):
     single = save(in_file_layout(tiny_sd3(config=SD35)), tmp_path / "a.safetensors", torch.float32)
     expected = predicted(manager, Family().load_denoiser(manager, single))
     torch.testing.assert_close(predicted(manager, parts.model), expected)
+
+
+def test_another_last_layer_is_each_encoders(tiny: Components, manager: ModelManager):
+    parts = replace(tiny, clip=replace(tiny.clip, stop_at_layer=-1))
+    read, last = encoded(manager, tiny, "a red fox").cross, encoded(manager, parts, "a red fox").cross
+    assert not torch.allclose(read[:, :77, :24], last[:, :77, :24]) and torch.equal(read[:, 77:], last[:, 77:])
+    parts = replace(tiny, clip=replace(tiny.clip, stop_at_layer=-2))
+    earlier = encoded(manager, parts, "a red fox").cross
+    assert torch.equal(read[:, :77], earlier[:, :77]), "what the CLIPs of SD3 are read at anyway"
+    assert not torch.allclose(read[:, 77:], earlier[:, 77:])
 
 
 def test_texts_lie_side_by_side_and_t5_behind_them(tiny: Components, manager: ModelManager):

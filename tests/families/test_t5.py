@@ -69,6 +69,23 @@ def test_weights_scale_the_distance_to_an_empty_prompt():
     assert torch.equal(weighted[:, [0, 1, 3, 4, 5, 6, 7]], plain[:, [0, 1, 3, 4, 5, 6, 7]])
 
 
+@pytest.mark.parametrize("layer", [-1, -2, -3, -24])
+def test_an_earlier_layer_is_normed_and_one_too_early_means_the_last(layer: int):
+    """What CLIPSetLastLayer asks of every encoder of a pair."""
+    tokenizer, module, whole = t5_tokenizer(), ours(), reference()
+    states: list[torch.Tensor] = []
+    for block in whole.encoder.block:
+        block.register_forward_hook(lambda module, inputs, output: states.append(output[0]))
+    with torch.no_grad():
+        got = t5.encode_prompt(module, tokenizer, "a red fox", (), Padding(least=8), layer)
+        last = whole(torch.tensor([[3, 9, 1131, 3, 20400, 1, 0, 0]])).last_hidden_state
+        expected = whole.encoder.final_layer_norm(states[0]) if layer == -2 else last
+        torch.testing.assert_close(got, expected)
+        again = t5.encode_prompt(module, tokenizer, "a red fox", (), Padding(least=8))
+    torch.testing.assert_close(again, last)
+    assert layer != -2 or not torch.allclose(got, last, atol=1e-2), "the layers differ"
+
+
 def test_captions_of_different_length_are_one_batch():
     captions = ["a red fox", "a red fox in the snow"]
     module, tokenizer = ours(), t5_tokenizer()

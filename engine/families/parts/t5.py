@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -40,9 +41,14 @@ class GatedDense(nn.Module):
 
 
 def encode_prompt(
-    module: nn.Module, tokenizer: T5Tokenizer, text: Text, embeddings: Sequence[Path], padding: Padding
+    module: nn.Module,
+    tokenizer: T5Tokenizer,
+    text: Text,
+    embeddings: Sequence[Path],
+    padding: Padding,
+    stop_at_layer: int | None = None,
 ) -> Tensor:
-    """-> (1, tokens, width). Padding takes part as any token does.
+    """-> (1, tokens, width). Padding takes part as any token does. stop_at_layer: as of CLIP, -1 is the last.
 
     Weights scale the distance from what an empty prompt of that length gives at the same position.
     """
@@ -55,7 +61,7 @@ def encode_prompt(
     tokens = padded(found, tokenizer, padding.length(len(found) + 1))
     weighted = any(token.weight != 1.0 for token in tokens)
     rows = [tokens, padded([], tokenizer, len(tokens))] if weighted else [tokens]
-    hidden = run(model, _embedded(model, rows))
+    hidden = run(model, _embedded(model, rows), stop_at_layer)
     if not weighted:
         return hidden
     weights = torch.tensor([token.weight for token in tokens]).to(hidden)[None, :, None]
@@ -75,8 +81,20 @@ def padded(tokens: Sequence[Token], tokenizer: T5Tokenizer, length: int) -> list
     return ended + [Token(tokenizer.pad)] * (length - len(ended))
 
 
-def run(model: T5EncoderModel, embedded: Tensor) -> Tensor:
-    return cast(Tensor, model.encoder(inputs_embeds=embedded).last_hidden_state)
+def run(model: T5EncoderModel, embedded: Tensor, stop_at_layer: int | None = None) -> Tensor:
+    """The normed state of the layer that is asked for. One that the model does not have means the last."""
+    blocks = model.encoder.block
+    count = len(blocks) + 1 + (stop_at_layer or -1)
+    stack = _first(model.encoder, count) if 0 < count < len(blocks) else model.encoder
+    return cast(Tensor, stack(inputs_embeds=embedded).last_hidden_state)
+
+
+def _first(stack: nn.Module, count: int) -> nn.Module:
+    """A stack of the first layers and the final norm, over the very same modules."""
+    shorter = copy.copy(stack)
+    blocks = cast(nn.ModuleList, stack.get_submodule("block"))
+    shorter._modules = {**stack._modules, "block": blocks[:count]}
+    return shorter
 
 
 def _embedded(model: T5EncoderModel, rows: Sequence[Sequence[Token]]) -> Tensor:

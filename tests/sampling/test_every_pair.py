@@ -1,4 +1,4 @@
-"""Every sampler goes along every scheduler's sigmas: of the shortest runs as well, to numbers, in the latent's shape."""
+"""Every sampler goes along the sigmas of every scheduler, in the shortest runs as well: to numbers, in one shape."""
 
 from __future__ import annotations
 

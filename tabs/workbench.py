@@ -17,6 +17,7 @@ from typing import IO, Any
 from engine.errors import GONE, InputError, NotFound
 from engine.graph import form
 from engine.graph.form import NotAWorkflow
+from engine.graph.group_nodes import without_group_nodes
 from engine.graph.layout import to_workflow
 from engine.graph.metadata import Metadata, read_metadata
 from engine.graph.parameters import is_parameters, parse_parameters
@@ -175,7 +176,9 @@ def as_workflow(app: App, document: Any) -> dict[str, Any]:
     if is_prompt(document):
         with _judged():
             return with_usual_form(to_workflow(document, app.catalogue), app.catalogue, app.workspace)
-    return form.check_workflow(document)
+    workflow = form.check_workflow(document)
+    with _judged():
+        return without_group_nodes(workflow, app.catalogue, whole=False)
 
 
 def templates() -> list[dict[str, Any]]:

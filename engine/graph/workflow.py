@@ -1,8 +1,8 @@
 """The editor's workflow JSON becomes an API prompt, as the editor itself would send it.
 
 Formats 0.4 and 1.0: reroutes, primitives, muted and bypassed nodes, converted widgets, subgraphs (nested, with promoted
-widgets). Nodes of a subgraph get ids like "12:3": node 3 inside node 12. It needs the catalogue, because a workflow
-holds widget values by place and not by name.
+widgets), group nodes. Nodes of a subgraph get ids like "12:3": node 3 inside node 12. It needs the catalogue, because
+a workflow holds widget values by place and not by name.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any
 
 from engine.errors import GraphError
 from engine.graph.catalogue import Catalogue
+from engine.graph.group_nodes import without_group_nodes
 from engine.graph.links import unwrapped
 from engine.graph.widget_places import INPUT_NODE, OUTPUT_NODE, OWN_INPUT, promoted, rim_links, shown_widgets
 
 MUTED, BYPASSED = 2, 4  # node modes
 NOT_RUN = {"Note", "MarkdownNote", "PrimitiveNode", "Reroute"}  # the editor's own nodes
 DEEPEST = 50  # subgraphs inside one another
+MOST_INSIDE = 200_000  # nodes in all, counted once for each instance of a subgraph that they are in
 
 
 class NotAWorkflow(GraphError):
@@ -50,9 +52,8 @@ def to_prompt(document: Any, catalogue: Catalogue, rng: random.Random | None = N
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
         raise NotAWorkflow(reason="it has no list of nodes")
     try:
-        if (document.get("extra") or {}).get("groupNodes"):
-            raise UnsupportedWorkflow(what="group nodes of the old kind")
-        return _Conversion(document, catalogue, rng or random.Random()).prompt()
+        plain = without_group_nodes(document, catalogue)
+        return _Conversion(plain, catalogue, rng or random.Random()).prompt()
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise NotAWorkflow(reason=f"{type(error).__name__}: {error}") from error
 
@@ -93,6 +94,7 @@ class _Conversion:
         subgraphs = (document.get("definitions") or {}).get("subgraphs") or []
         self.definitions: dict[str, Mapping[str, Any]] = {str(one["id"]): one for one in subgraphs}
         self.root = _scope("", document)
+        self.nodes = 0  # that were met in subgraphs
         self.inner: dict[str, _Scope] = {}  # by prefix
         self.held: dict[tuple[str, int], _Value | None] = {}  # by prefix and slot: values of instances' own inputs
 
@@ -188,6 +190,9 @@ class _Conversion:
             if scope.depth >= DEEPEST:
                 raise UnsupportedWorkflow(what=f"more than {DEEPEST} subgraphs inside one another")
             definition = self.definitions[node["type"]]
+            self.nodes += len(definition.get("nodes") or ())
+            if self.nodes > MOST_INSIDE:
+                raise UnsupportedWorkflow(what=f"subgraphs with more than {MOST_INSIDE} nodes in all")
             made = _scope(prefix, definition)
             made.definition, made.parent, made.instance, made.depth = definition, scope, node, scope.depth + 1
             made.promoted = self._promoted(scope, node)

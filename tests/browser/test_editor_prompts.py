@@ -5,6 +5,7 @@ With EASEL_RECORD=1 what the editor says is written to tests/graph/data/editor_p
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ from playwright.sync_api import Browser, Page, Route
 
 from engine.graph.catalogue import Catalogue, Entry
 from engine.graph.layout import to_workflow
+from engine.graph.links import is_link
 from engine.graph.workflow import to_prompt
 from tests.browser.conftest import Studio, until
 from tests.graph.editor_graphs import TOYS, random_workflow
+from tests.graph.group_graphs import AS_THE_EDITOR
 
 pytestmark = [pytest.mark.browser]
 RECORDS = Path(__file__).parents[1] / "graph" / "data" / "editor_prompts.json"
@@ -186,6 +189,32 @@ def test_random_graphs_give_the_recorded_prompts(editor: Page, recorded: dict[st
         prompt = json.loads(editor.evaluate("(workflow) => load(workflow)", random_workflow(seed)))
         recorded.setdefault(f"random {seed}", {"seed": seed, "prompt": prompt})
         assert prompt == recorded[f"random {seed}"]["prompt"], seed
+
+
+@pytest.mark.parametrize("name", list(AS_THE_EDITOR))
+def test_group_nodes_of_older_editors_give_the_prompt_that_the_editor_makes_of_them(
+    editor: Page, catalogue: Catalogue, name: str
+) -> None:
+    """It gives the nodes inside other ids, and writes down a button as a value."""
+    workflow = copy.deepcopy(AS_THE_EDITOR[name])
+    editor.evaluate("clean()")
+    theirs = json.loads(editor.evaluate("(workflow) => load(workflow)", workflow))
+    for node in theirs.values():
+        node["inputs"].pop("upload", None)
+    assert _without_ids(theirs) == _without_ids(to_prompt(AS_THE_EDITOR[name], catalogue))
+
+
+def _without_ids(prompt: dict[str, Any]) -> list[str]:
+    """Each node with all that feeds it, as text."""
+
+    def told(value: Any) -> Any:
+        return [node(value[0]), value[1]] if is_link(value) else value
+
+    def node(key: str) -> dict[str, Any]:
+        inputs = {name: told(value) for name, value in sorted(prompt[key]["inputs"].items())}
+        return {"class_type": prompt[key]["class_type"], "inputs": inputs, "_meta": prompt[key]["_meta"]}
+
+    return sorted(json.dumps(node(key)) for key in prompt)
 
 
 LOOP = """const a = add('PrimitiveString', { value: 'a' }), more = add('StringConcatenate', { string_b: 'b' }),

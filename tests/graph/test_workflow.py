@@ -301,9 +301,14 @@ def test_what_is_no_workflow_is_refused(document, catalogue):
         to_prompt(document, catalogue)
 
 
-def test_group_nodes_of_the_old_kind_are_refused(catalogue):
-    with pytest.raises(UnsupportedWorkflow, match="group nodes"):
-        to_prompt(workflow([], [], extra={"groupNodes": {"a": {}}}), catalogue)
+def test_subgraphs_that_multiply_are_refused_before_they_fill_the_memory(catalogue, monkeypatch):
+    monkeypatch.setattr("engine.graph.workflow.MOST_INSIDE", 2000)
+    twice = [
+        {"id": f"s{n}", "inputs": [], "outputs": [], "links": [], "nodes": [node(1, f"s{n + 1}"), node(2, f"s{n + 1}")]}
+        for n in range(40)
+    ]
+    with pytest.raises(UnsupportedWorkflow, match="2000 nodes"):
+        to_prompt(workflow([node(1, "s0")], [], definitions={"subgraphs": twice}), catalogue)
 
 
 def test_unknown_nodes_are_left_for_validation_to_name(catalogue, tmp_path):

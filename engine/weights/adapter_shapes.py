@@ -27,8 +27,8 @@ def _lora(own: Mapping[Matrix, Shape], weight: Shape) -> bool:
     if "mid" in own:
         mid = own["mid"]
         return (up[0], up[1], down[0], down[1]) == (weight[0], mid[0], mid[1], weight[1]) and mid[2:] == weight[2:]
-    same = up[1] == down[0] and up[0] == weight[0] and down[1] == weight[1]
-    return same and math.prod(down[2:]) * math.prod(up[2:]) == math.prod(weight[2:])
+    same = up[:2] == (weight[0], down[0]) and down[1] == weight[1]
+    return same and math.prod(up[2:]) == 1 and math.prod(down[2:]) == math.prod(weight[2:])
 
 
 def _loha(own: Mapping[Matrix, Shape], weight: Shape) -> bool:

@@ -101,12 +101,22 @@ def _info(path: Path, name: str, record: Record, data: int, metadata: dict[str, 
     count = math.prod(shape)
     if count % block or (shape and shape[-1] % block):
         raise NotGguf(path=path, reason=f"the tensor '{name[:80]}' does not consist of whole blocks")
-    if block == 1 and _ORIGINAL_SHAPE + name in metadata:
+    if _ORIGINAL_SHAPE + name in metadata:
+        # of more than four axes, or with rows that are no whole blocks: city96's converter cuts such into rows of 256
         shape = tuple(int(n) for n in metadata[_ORIGINAL_SHAPE + name])
         if math.prod(shape) != count:
             raise NotGguf(path=path, reason=f"the tensor '{name[:80]}' has two different sizes")
     start = data + offset
     return TensorInfo(type.name, shape, start, start + count // block * size, path)
+
+
+def row_shape(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, bytes of a row) of a quantised tensor in memory; one row of all where its own are no whole blocks."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    rows = shape[0] if math.prod(shape[1:]) % block == 0 else 1
+    return rows, math.prod(shape) // rows // block * size
 
 
 def _unpack(file: BinaryIO, format: str) -> tuple[Any, ...]:

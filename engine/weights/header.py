@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,6 +136,8 @@ def read_header(path: Path) -> Header:
     return Header(Path(path), tensors, metadata, status.st_size, digest)
 
 
+_WEIGHTS = ("diffusion_pytorch_model", "model")
+_SHARD = re.compile(r"-\d+-of-\d+(?=\.)")  # before a variant's name or behind it
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer")
 
 
@@ -171,10 +174,15 @@ def is_pickle(first: bytes) -> bool:
 
 
 def _weights_of(folder: Path) -> list[Path]:
-    """The weights of one part: its plain file or that file's shards; a variant ("fp16") where there is no other."""
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    plain = [f for f in files if f.name.count(".") == 1]
-    return plain or files[:1]
+    """The weights of one part: its plain file or that file's shards; those of a variant ("fp16") where there is no
+    other. What lies beside them (a LoRA, say) is none of it."""
+    files: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        files.setdefault(_SHARD.sub("", file.name), []).append(file)
+    names = sorted(files, key=lambda name: (name.count("."), name.split(".")[0] not in _WEIGHTS, name))
+    if not names:
+        return []
+    return [file for file in files[names[0]] if file.name == names[0]] or files[names[0]]
 
 
 def _header_length(path: Path, first: bytes, size: int) -> int:

@@ -8,7 +8,6 @@ Pickle files are read by torch's `weights_only` loader and only where the caller
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import FileError
+from engine.weights.gguf import row_shape
 from engine.weights.header import Header, PickleFile, TensorInfo, Truncated, read_folder, read_header
 
 PIECE = 4 << 20  # bytes read at once: large enough for the disk, small enough for the processor's cache
@@ -64,7 +64,7 @@ def read_tensors(
     threads: int | None = None,
 ) -> dict[str, Tensor]:
     """The named tensors (all when None), floating ones cast to `dtype` (one for all, or for a name; None: as stored),
-    integers and bool as they are stored. Quantised rows of GGUF come as bytes (rows, bytes of a row).
+    integers and bool as they are stored. Quantised tensors of GGUF come as bytes (rows, bytes of a row).
 
     Raises UnsupportedType, Truncated when the file became shorter since its header was read.
     """
@@ -131,7 +131,7 @@ def _shares(wanted: Mapping[str, TensorInfo], count: int) -> list[dict[str, Tens
 def _empty(header: Header, name: str, info: TensorInfo, dtype: torch.dtype | None) -> Tensor:
     stored = DTYPES.get(info.dtype)
     if stored is None and header.format == "gguf":
-        return torch.empty((*info.shape[:-1], info.nbytes // math.prod(info.shape[:-1])), dtype=torch.uint8)
+        return torch.empty(row_shape(info.dtype, info.shape), dtype=torch.uint8)
     if stored is None:
         raise UnsupportedType(path=header.path, name=name, dtype=info.dtype)
     return torch.empty(info.shape, dtype=dtype if dtype and stored.is_floating_point else stored)

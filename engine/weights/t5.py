@@ -30,7 +30,8 @@ _FIRST = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
 def t5_name(name: str) -> str | None:
-    """The module's name of a tensor of a file; None for what it does not have (a decoder, marks of quantisation)."""
+    """The module's name of a tensor of a file that has `shared`; None for what the module does not have (a decoder,
+    marks of quantisation)."""
     if name == "encoder.embed_tokens.weight":
         return None  # the same as shared
     found = _BLOCK.match(name)
@@ -42,6 +43,12 @@ def t5_name(name: str) -> str | None:
         if name.startswith(old + "."):
             return new + name[len(old) :]
     return name if name.startswith(("encoder.", "shared.")) else None
+
+
+def t5_name_alone(name: str) -> str | None:
+    """As `t5_name`, of a file that has its table of words only under its other name."""
+    other = "encoder.embed_tokens."
+    return f"shared.{name.removeprefix(other)}" if name.startswith(other) else t5_name(name)
 
 
 def is_t5(tensors: Mapping[str, TensorInfo]) -> bool:

@@ -294,6 +294,20 @@ def comfy_quant(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return _scaled(tensors, "weight_scale", marks)
 
 
+def kohya_scaled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A scale for each block of 32 of a row, for each row of what is narrower."""
+    done = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2:
+            blocks = tensor.view(len(tensor), -1, 32 if tensor.shape[1] % 32 == 0 else tensor.shape[1])
+            factor = blocks.abs().amax(dim=2, keepdim=True) / 448
+            done[name] = (blocks / factor).view(tensor.shape).to(FP8)
+            done[name.removesuffix("weight") + "scale_weight"] = factor if factor.shape[1] > 1 else factor[:, 0]
+        else:
+            done[name] = tensor.to(torch.bfloat16)
+    return done
+
+
 def _scaled(tensors: dict[str, Tensor], scale: str, more: dict[str, Tensor]) -> dict[str, Tensor]:
     done = dict(more)
     for name, tensor in tensors.items():
@@ -306,13 +320,13 @@ def _scaled(tensors: dict[str, Tensor], scale: str, more: dict[str, Tensor]) -> 
     return done
 
 
-@pytest.mark.parametrize("quantise", [plain_fp8, scaled_fp8, comfy_quant])
+@pytest.mark.parametrize("quantise", [plain_fp8, scaled_fp8, kohya_scaled, comfy_quant])
 def test_fp8_files_run_as_their_numbers_say(
     tmp_path: Path, manager: ModelManager, quantise: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 ):
     plain = in_file_layout(tiny_flux(), "model.diffusion_model.")
     stored = quantise(plain)
-    numbers = {n: stored[n].float() * _factor(stored, n) for n in plain}
+    numbers = {n: _times(stored[n].float(), _factor(stored, n)) for n in plain}
     small = Flux().load_denoiser(manager, save(stored, tmp_path / "small.safetensors", None))
     whole = Flux().load_denoiser(manager, save(numbers, tmp_path / "whole.safetensors", None))
     before = {m["title"]: m["nbytes"] for m in manager.snapshot()["models"]}
@@ -324,6 +338,12 @@ def test_fp8_files_run_as_their_numbers_say(
     )
     with manager.lease(small.ref) as leased:
         assert {layer.weight.dtype for _, layer in stored_layers(leased[small.ref])} == {FP8}
+
+
+def _times(weight: Tensor, factor: Tensor) -> Tensor:
+    if factor.ndim < 3:
+        return weight * factor
+    return weight * factor[:, :, 0].repeat_interleave(weight.shape[1] // factor.shape[1], dim=1)
 
 
 def _factor(stored: dict[str, Tensor], name: str) -> Tensor:

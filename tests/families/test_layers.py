@@ -8,7 +8,15 @@ import torch
 from gguf.constants import GGMLQuantizationType as Type
 from torch import nn
 
-from engine.families.parts.layers import Storage, StoredLinear, can_keep, keep_stored, stored_layers, unpacked
+from engine.families.parts.layers import (
+    Storage,
+    StoredEmbedding,
+    StoredLinear,
+    can_keep,
+    keep_stored,
+    stored_layers,
+    unpacked,
+)
 from engine.models.device import FakeDevice
 from engine.models.loaded import TorchModel
 
@@ -44,15 +52,25 @@ def test_layers_give_what_their_rounded_weights_give(dtype: torch.dtype):
     assert {layer.weight.dtype for _, layer in stored_layers(ours)} == {dtype}
 
 
-def test_a_scale_multiplies_the_weight_of_a_layer_or_of_each_row():
+def test_a_scale_multiplies_the_weight_of_a_layer_of_each_row_or_of_each_block():
     net, ids = Net(), torch.tensor([[1, 2, 3, 4]])
-    for scale in (torch.tensor(0.5), torch.tensor([0.25]), torch.linspace(0.5, 2, 8)[:, None]):
+    blocks = torch.linspace(0.5, 2, 32).view(8, 4, 1)  # four to a row, as kohya's files have it
+    for scale in (torch.tensor(0.5), torch.tensor([0.25]), torch.linspace(0.5, 2, 8)[:, None], blocks):
         layer = StoredLinear(32, 8)
         layer.load_state_dict(net.linear.state_dict())
         layer.storage, layer.weight_scale = Storage(torch.float32), scale
         plain = copy.deepcopy(net.linear)
-        plain.weight.data = plain.weight * scale
+        each = scale.view(8, 4).repeat_interleave(8, dim=1) if scale is blocks else scale
+        plain.weight.data = plain.weight * each
         torch.testing.assert_close(layer(net.table(ids)), plain(net.table(ids)))
+
+
+def test_rows_of_a_table_have_scales_of_their_own():
+    net, ids = Net(), torch.tensor([[1, 2, 3, 4]])
+    ours = kept(net, Storage(torch.float32), {})
+    assert isinstance(ours, Net) and isinstance(ours.table, StoredEmbedding)
+    ours.table.weight_scale = scale = torch.linspace(0.5, 2, 10)[:, None]
+    torch.testing.assert_close(ours.table(ids), net.table(ids) * scale[ids[0]])
 
 
 def test_rows_of_gguf_are_looked_up_and_multiplied():

@@ -160,6 +160,43 @@ def test_every_denoiser_comes_from_gguf(tmp_path: Path, manager: ModelManager, m
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [Type.Q8_0, Type.Q4_0])
+def test_unets_come_from_gguf_as_city96s_converter_cuts_them(
+    tmp_path: Path, manager: ModelManager, made: tuple[str, Path], kind: Type
+):
+    """What has 256 n numbers, but not in rows of 256, lies there in rows of 256; convolutions as well."""
+    family, path = made
+    if family in ("flux", "sd3"):
+        return  # the converter cuts UNets alone
+    words = dict(read_header(path).metadata)
+    numbers = {n.removeprefix(DENOISER): t.float() for n, t in load_file(path).items() if n.startswith(DENOISER)}
+    writer, cut = gguf.GGUFWriter(tmp_path / "small.gguf", family), set[int]()
+    for key, value in words.items():
+        writer.add_string(key, value)
+    for name, tensor in numbers.items():
+        if name.endswith(".weight") and tensor.ndim > 1 and tensor.numel() % 256 == 0 and tensor.shape[-1] % 256:
+            rows = gguf.quants.quantize(tensor.reshape(-1, 256).numpy(), kind)
+            writer.add_tensor(name, rows, raw_dtype=kind)
+            writer.add_array(f"comfy.gguf.orig_shape.{name}", list(tensor.shape))
+            numbers[name] = torch.from_numpy(gguf.quants.dequantize(rows, kind)).reshape(tensor.shape)
+            cut.add(tensor.ndim)
+        else:
+            writer.add_tensor(name, tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert cut == {2, 4}
+    save_file({n: t.contiguous() for n, t in numbers.items()}, tmp_path / "whole.safetensors", words)
+    parts = load(manager, path)
+    kind_of = family_of_denoiser(read_header(tmp_path / "small.gguf"))
+    ours, theirs = (
+        predicted(manager, family, replace(parts, model=kind_of.load_denoiser(manager, tmp_path / name)))
+        for name in ("small.gguf", "whole.safetensors")
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_a_pickle_gives_what_safetensors_give(tmp_path: Path, manager: ModelManager):
     path = make_tiny_sd1(tmp_path / "a.safetensors")
     whole = load_file(path)

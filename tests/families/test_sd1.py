@@ -269,10 +269,11 @@ def test_the_old_layout_of_the_text_encoder_is_read(tmp_path: Path, manager: Mod
         assert equal(leased[tiny.clip.refs[0]], tiny_modules()[2])
 
 
-def test_a_vae_alone_is_loaded(tmp_path: Path, manager: ModelManager, tiny: Components):
+@pytest.mark.parametrize("place", ["", "first_stage_model.", "vae."])
+def test_a_vae_alone_is_loaded(tmp_path: Path, manager: ModelManager, tiny: Components, place: str):
     tensors = load_file(tmp_path / "tiny.safetensors")
     prefix = "first_stage_model."
-    alone = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    alone = {place + name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     save_file(alone, tmp_path / "vae.safetensors", {"easel.vae": '{"norm_num_groups": 4}'})
     vae = SD1().load_vae(manager, tmp_path / "vae.safetensors")
     with manager.lease(vae.ref) as leased:

@@ -10,6 +10,8 @@ from transformers import T5Config, T5EncoderModel
 
 from engine.families.base import Padding
 from engine.families.parts import t5
+from engine.families.parts.dit_kind import stored_t5
+from engine.families.parts.filling import filled
 from engine.families.parts.layers import Storage, can_keep, keep_stored
 from engine.families.parts.t5_tokenizer import t5_tokenizer, t5_tokenizer_from_json
 from engine.families.parts.tokenizer import BadTokenizer
@@ -117,6 +119,15 @@ def test_shapes_say_the_config(tmp_path: Path):
     assert t5_config(tensors) == CONFIG
     with pytest.raises(UnknownLayout, match=r"shared\.weight"):
         t5_config({})
+
+
+@pytest.mark.parametrize("tables", [("shared",), ("encoder.embed_tokens",), ("shared", "encoder.embed_tokens")])
+def test_the_table_of_words_has_either_name_or_both(tmp_path: Path, tables: tuple[str, ...]):
+    state = {name: tensor.contiguous() for name, tensor in reference().state_dict().items() if "embed" not in name}
+    words = state.pop("shared.weight")
+    save_file(state | {f"{name}.weight": words.clone() for name in tables}, tmp_path / "a.safetensors")
+    module = filled(stored_t5(read_header(tmp_path / "a.safetensors"), ""), torch.float32)
+    assert torch.equal(module.get_parameter("shared.weight"), words)
 
 
 def test_names_of_llama_cpp_are_known():

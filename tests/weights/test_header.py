@@ -135,6 +135,33 @@ def test_a_folder_is_one_header_with_its_configs_as_metadata(tmp_path: Path):
     assert header.metadata == {"easel.unet": '{"layers_per_block": 2}'}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+        ("model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"),
+        ("model-00001-of-00002.fp16.safetensors", "model-00002-of-00002.fp16.safetensors"),
+    ],
+)
+def test_all_shards_of_one_variant_are_read(tmp_path: Path, names: tuple[str, str]):
+    """And nothing else that lies there: another variant, a LoRA."""
+    folder = tmp_path / "transformer"
+    folder.mkdir()
+    for number, name in enumerate(names):
+        empty_tensors(folder / name, {f"w{number}": (1,)})
+    empty_tensors(folder / "model.non_ema.safetensors", {"w0": (2,), "x": (2,)})
+    empty_tensors(folder / "pytorch_lora_weights.non_ema.safetensors", {"y": (2,)})
+    header = read_folder(tmp_path)
+    assert {name: t.shape for name, t in header.tensors.items()} == {"transformer.w0": (1,), "transformer.w1": (1,)}
+
+
+def test_a_whole_file_goes_before_shards(tmp_path: Path):
+    (tmp_path / "unet").mkdir()
+    for name in ("diffusion_pytorch_model-00001-of-00002", "lora", "diffusion_pytorch_model"):
+        empty_tensors(tmp_path / "unet" / f"{name}.safetensors", {name: (1,)})
+    assert list(read_folder(tmp_path).tensors) == ["unet.diffusion_pytorch_model"]
+
+
 def test_a_folder_without_weights_is_not_found(tmp_path: Path):
     with pytest.raises(NotFound, match="unet"):
         read_folder(tmp_path)

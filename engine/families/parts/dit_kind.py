@@ -17,7 +17,7 @@ from engine.families.parts.text_encoder import ALONE, kind_of, place_of
 from engine.weights.fused import FusedMap
 from engine.weights.header import Header, TensorInfo
 from engine.weights.quantised import settled
-from engine.weights.t5 import is_t5, t5_config, t5_name
+from engine.weights.t5 import is_t5, t5_config, t5_name, t5_name_alone
 
 Names = Literal["maker", "diffusers"]
 DENOISER_PREFIXES = ("model.diffusion_model.", "transformer.", "diffusion_model.", "model.", "")
@@ -124,9 +124,12 @@ def vae_prefix(header: Header) -> str | None:
 def stored_t5(header: Header, prefix: str) -> StoredPart:
     """A T5 encoder under `prefix`. Its weights stay in the type they are stored in: it runs once for many steps."""
     header = settled(header)
-    named = {own: info for name, info in header.under(prefix).items() if (own := t5_name(name))}
+    tensors = header.under(prefix)
+    twice = any(t5_name(name) == "shared.weight" for name in tensors)
+    rename = t5_name if twice else t5_name_alone
+    named = {own: info for name, info in tensors.items() if (own := rename(name))}
     return StoredPart(
-        header, "text_encoder", prefix, t5_config(named), t5_name, build=build_t5, wide=True, keep_stored=True
+        header, "text_encoder", prefix, t5_config(named), rename, build=build_t5, wide=True, keep_stored=True
     )
 
 

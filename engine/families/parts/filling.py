@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import FileError
-from engine.families.parts.layers import Storage, StoredEmbedding, can_keep, gguf_numbers, keep_stored, stored_layers
+from engine.families.parts.layers import (
+    Storage,
+    StoredEmbedding,
+    can_keep,
+    gguf_numbers,
+    keep_stored,
+    scaled,
+    stored_layers,
+)
 from engine.families.parts.stored import StoredPart
+from engine.weights.gguf import row_shape
 from engine.weights.header import TensorInfo
 from engine.weights.load import DTYPES, read_tensors
 from engine.weights.quantised import GGUF_TYPES, SCALE, is_quantised
@@ -42,6 +52,8 @@ def filled(part: StoredPart, dtype: torch.dtype, stored_as: torch.dtype | None =
     keep_stored(module, {own.removesuffix(".weight"): storage for own, storage in kept.items()})
     types = {files[own]: kept[own].dtype if own in kept else stored_as or dtype for own in shapes}
     scales = {own: files[scale] for own in shapes if (scale := own.removesuffix(".weight") + SCALE) in files}
+    for own, scale in scales.items():
+        _check_scale(part, scale, infos[own].shape)
     read = read_tensors(
         part.header, [*(files[own] for own in shapes), *scales.values()], lambda n: types.get(n, torch.float32)
     )
@@ -50,7 +62,7 @@ def filled(part: StoredPart, dtype: torch.dtype, stored_as: torch.dtype | None =
         tensor = read[files[own]]
         if own not in kept:
             tensor = _unpacked(tensor, infos[own], dtype)
-            tensor = (tensor * read[scales[own]]).to(dtype) if own in scales else tensor
+            tensor = scaled(tensor, read[scales[own]]).to(dtype) if own in scales else tensor
         state[own] = tensor if own in kept and kept[own].gguf else tensor.view(shape)
     module.load_state_dict(state, assign=True)
     for name, layer in stored_layers(module):
@@ -78,6 +90,16 @@ def _check(part: StoredPart, files: Mapping[str, str], shapes: Mapping[str, tupl
             raise WrongShape(path=part.header.path, part=part.role, name=files[own], shape=shape, need=need)
 
 
+def _check_scale(part: StoredPart, name: str, weight: tuple[int, ...]) -> None:
+    """One number for the layer, for each row, or for each of equal blocks of a row."""
+    shape, rows, columns = part.header.shape(name), weight[0], math.prod(weight[1:])
+    count = math.prod(shape)
+    if count == 1 or (shape[0] == rows and columns % (count // rows) == 0):
+        return
+    need = f"(1,), ({rows}, 1) or ({rows}, n, 1) where n divides {columns}"
+    raise WrongShape(path=part.header.path, part=part.role, name=name, shape=shape, need=need)
+
+
 def _storage(
     module: nn.Module, part: StoredPart, own: str, info: TensorInfo, stored_as: torch.dtype | None
 ) -> Storage | None:
@@ -88,7 +110,8 @@ def _storage(
     if leaf != "weight" or not can_keep(layer) or (isinstance(layer, nn.Embedding) and not part.keep_stored):
         return None
     if info.dtype in GGUF_TYPES:
-        return Storage(torch.uint8, info.dtype)
+        whole = row_shape(info.dtype, info.shape)[0] == info.shape[0]
+        return None if isinstance(layer, nn.Embedding) and not whole else Storage(torch.uint8, info.dtype)
     if part.keep_stored or is_quantised(info):
         return Storage(DTYPES[info.dtype])
     return Storage(stored_as) if stored_as else None

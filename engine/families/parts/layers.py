@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.weights.gguf import row_shape
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -66,8 +68,10 @@ class StoredEmbedding(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         if self.plain is not None:
             return F.embedding(input, self.plain.to(self.compute))
-        rows = self.weight.view(torch.uint8)[input.flatten()].view(self.weight.dtype)
-        return _numbers(rows, self.storage, self.weight_scale, self.compute).view(*input.shape, -1)
+        ids, scale = input.flatten(), self.weight_scale
+        rows = self.weight.view(torch.uint8)[ids].view(self.weight.dtype)
+        own = scale[ids] if scale is not None and scale.numel() > 1 else scale
+        return _numbers(rows, self.storage, own, self.compute).view(*input.shape, -1)
 
 
 Stored = StoredLinear | StoredConv2d | StoredEmbedding
@@ -78,7 +82,9 @@ def unpacked(layer: Stored, dtype: torch.dtype) -> Tensor:
     if layer.plain is not None:
         return layer.plain.to(dtype)
     weight = _numbers(layer.weight, layer.storage, layer.weight_scale, dtype)
-    return weight.view(layer.weight.shape[0], -1, *layer.kernel_size) if isinstance(layer, StoredConv2d) else weight
+    if isinstance(layer, StoredConv2d):
+        return weight.view(layer.out_channels, -1, *layer.kernel_size)
+    return weight.view(layer.out_features, -1) if isinstance(layer, StoredLinear) else weight
 
 
 def dense_weight(layer: nn.Module) -> Tensor:
@@ -140,8 +146,7 @@ def _stored_like(layer: nn.Module, storage: Storage) -> Stored:
             raise TypeError(f"a {type(layer).__name__} can't keep its weight stored")
         shape = tuple(new.weight.shape)
         if storage.gguf:
-            block, size = _block(storage.gguf)
-            shape = (shape[0], new.weight[0].numel() // block * size)
+            shape = row_shape(storage.gguf, shape)
         new.weight = nn.Parameter(torch.empty(shape, dtype=storage.dtype), requires_grad=False)
         new.register_buffer("weight_scale", None)
     new.storage = storage
@@ -152,8 +157,16 @@ def _numbers(stored: Tensor, storage: Storage, scale: Tensor | None, dtype: torc
     numbers = gguf_numbers(stored, storage.gguf, dtype) if storage.gguf else stored.to(dtype)
     if scale is None:
         return numbers
-    factor = scale.to(dtype)
-    return numbers * (factor if factor.numel() == 1 else factor.view(-1, *[1] * (numbers.ndim - 1)))
+    return scaled(numbers, scale.to(dtype))
+
+
+def scaled(numbers: Tensor, scale: Tensor) -> Tensor:
+    """By one number, by one for each row, or (rows, blocks, 1) by one for each block of a row, as kohya's files have
+    it."""
+    if scale.numel() == 1:
+        return numbers * scale
+    rows = numbers.shape[0]
+    return (numbers.view(rows, scale.numel() // rows, -1) * scale.view(rows, -1, 1)).view(numbers.shape)
 
 
 def gguf_numbers(rows: Tensor, kind: str, dtype: torch.dtype) -> Tensor:

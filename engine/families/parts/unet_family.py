@@ -244,8 +244,8 @@ class UNetFamily(FileFamily[UNetKind]):
         return as_trained(model, header)
 
     def _vae(self, manager: ModelManager, header: Header, title: str) -> Vae:
-        prefix = "first_stage_model."
-        vae = stored_vae(header, prefix if header.has_prefix(prefix) else "", self.kind.vae)
+        prefix = next((prefix for prefix in VAE_PREFIXES.values() if header.has_prefix(prefix)), "")
+        vae = stored_vae(header, prefix, self.kind.vae)
         ref = vae.register(manager, title)
         latent, factor = self.kind.latent(header, vae.config), factor_of(vae.config)
         return Vae(self, ref, vae.config, latent, factor, about(header, "easel.vae"))

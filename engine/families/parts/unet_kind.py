@@ -23,7 +23,7 @@ from engine.weights.header import Header
 
 Names = Literal["ldm", "diffusers"]
 SIZE_EMBEDDING = 256  # numbers that one size is embedded in
-UNET_PREFIXES = ("model.diffusion_model.", "unet.", "")
+UNET_PREFIXES = ("model.diffusion_model.", "unet.", "diffusion_model.", "model.", "")
 VAE_PREFIXES: dict[Names, str] = {"ldm": "first_stage_model.", "diffusers": "vae."}
 
 _LANDMARKS: tuple[tuple[Names, str, str, str, str], ...] = (  # first and last layer, second embedding, first attention
@@ -113,7 +113,7 @@ class UNetKind:
     def detect_vae(self, header: Header) -> bool:
         """By the number of latent channels. Which of the families with as many it is of makes no difference: latents
         along links are in the VAE's own scale."""
-        names = ("decoder.conv_in.weight", "first_stage_model.decoder.conv_in.weight")
+        names = (f"{prefix}decoder.conv_in.weight" for prefix in ("", *VAE_PREFIXES.values()))
         return any(n in header and header.shape(n)[1] == self.spec.latent.channels for n in names)
 
     def detect_clip(self, headers: Sequence[Header]) -> bool:

@@ -20,9 +20,10 @@ from taggers.captioner_module import Source, captioner_spec
 from taggers.chat import ChatTool
 from taggers.drawing import Drawn
 from taggers.folder import BrokenFolder, ModelFolder, config_value, first_line
-from taggers.reader import Origin
+from taggers.reader import Origin, ScoresNotNumbers
 from taggers.text_files import open_processor
 from taggers.tool import About, Answer, filled
+from taggers.watching import Watched
 from taggers.writing import captioner_origin, tags_in
 
 _THOUGHTS = re.compile(r"^.*</think>\s*", re.S)
@@ -76,15 +77,19 @@ class ChatReader:
             return image if image.size == square else image.resize(square, Image.Resampling.LANCZOS)
         return self._habits.shrink(self.processor, image) if self._habits.shrink else image
 
-    def read(self, prepared: Sequence[Image.Image], about: Sequence[About]) -> list[Answer]:
+    def read(self, prepared: Sequence[Image.Image], about: Sequence[About]) -> list[Answer | ScoresNotNumbers]:
         inputs = self.encode(prepared, [filled(self._tool.asked(), one, self._tool.most_tags) for one in about])
         length = inputs["input_ids"].shape[1]
         with self._manager.lease(self._ref, working=self._working(len(about), length)) as leased, torch.no_grad():
             module: Any = leased[self._ref]
             self.provider = self._manager.device.name
             placed = {name: _placed(value, leased.device, module.dtype) for name, value in inputs.items()}
-            ids = module.generate(**placed, **self._options(about, leased.device))[:, length:].cpu()
-        return [self._answer(row) for row in ids]
+            watched = Watched(len(about), leased.device)
+            ids = module.generate(**placed, **self._options(about, watched, leased.device))[:, length:].cpu()
+        return [
+            ScoresNotNumbers(name=self.title, picture=one.name) if broken else self._answer(row)
+            for row, one, broken in zip(ids, about, watched.broken, strict=True)
+        ]
 
     def encode(self, pictures: Sequence[Image.Image], asked: Sequence[str]) -> dict[str, Any]:
         """What the model takes. Raises StartTwice, BrokenFolder for a template or processor that does not fit."""
@@ -132,9 +137,9 @@ class ChatReader:
             if count > 1 or (self._habits.one_start and count != 1):
                 raise StartTwice(name=self._folder.name, count=count)
 
-    def _options(self, about: Sequence[About], device: torch.device) -> dict[str, Any]:
+    def _options(self, about: Sequence[About], watched: Watched, device: torch.device) -> dict[str, Any]:
         tool, words = self._tool, self.processor.tokenizer
-        chance = []
+        chance: list[Any] = [watched]
         if tool.temperature > 0:
             chance.append(Drawn(tool.seed, [one.key for one in about], tool.temperature, tool.top_p, device))
         return {

@@ -19,14 +19,16 @@ from engine.weights.header import read_header
 from engine.weights.load import read_tensors
 from taggers import florence_keys as keys
 from taggers.captioner_module import NotLoadable, Source, WrongWeights, captioner_spec, dtype_for
+from taggers.drawing import Drawn
 from taggers.florence import FlorenceTool
 from taggers.florence_regions import regions_in
 from taggers.folder import BrokenFolder, ModelFolder
 from taggers.pixels import batch, fitted
-from taggers.reader import Origin
+from taggers.reader import Origin, ScoresNotNumbers
 from taggers.spec import Pixels, Resample
 from taggers.text_files import open_tokenizer
 from taggers.tool import About, Answer, filled
+from taggers.watching import Watched
 from taggers.writing import captioner_origin, tags_in
 
 _PAD_TO = 64  # rows of the embedding, as transformers' own conversion has it
@@ -60,15 +62,20 @@ class FlorenceReader:
     def prepare(self, image: Image.Image) -> np.ndarray:
         return np.asarray(fitted(image, self._pixels, self._pixels.size or 768))
 
-    def read(self, prepared: Sequence[np.ndarray], about: Sequence[About]) -> list[Answer]:
+    def read(self, prepared: Sequence[np.ndarray], about: Sequence[About]) -> list[Answer | ScoresNotNumbers]:
         asked = [filled(self._tool.asked(), one, self._tool.most_tags) for one in about]
         with self._manager.lease(self._ref, working=self._working(len(asked))) as leased, torch.no_grad():
             module: Any = leased[self._ref]
             self.provider = self._manager.device.name
             inputs = {name: value.to(leased.device) for name, value in self.encode(asked).items()}
             pixels = torch.from_numpy(batch(prepared, self._pixels)).to(leased.device, module.dtype)
-            ids = module.generate(**inputs, pixel_values=pixels, **self._options(module)).cpu()
-        return [self._answer(row) for row in ids]
+            watched = Watched(len(asked), leased.device)
+            options = self._options(module, about, watched, leased.device)
+            ids = module.generate(**inputs, pixel_values=pixels, **options).cpu()
+        return [
+            ScoresNotNumbers(name=self.title, picture=one.name) if broken else self._answer(row)
+            for row, one, broken in zip(ids, about, watched.broken, strict=True)
+        ]
 
     def encode(self, asked: Sequence[str]) -> dict[str, torch.Tensor]:
         """Token numbers: the picture's place, then the question between <s> and </s>."""
@@ -81,15 +88,20 @@ class FlorenceReader:
     def close(self) -> None:
         pass
 
-    def _options(self, module: Any) -> dict[str, Any]:
+    def _options(self, module: Any, about: Sequence[About], watched: Watched, device: torch.device) -> dict[str, Any]:
         tool, words = self._tool, len(self._tokenizer)
         rows = module.get_input_embeddings().num_embeddings
-        sampled = {"do_sample": True, "temperature": tool.temperature, "top_p": tool.top_p} if tool.temperature else {}
+        beams, chance = tool.num_beams, [watched]
+        if tool.temperature > 0:  # each picture draws for itself
+            beams = 1
+            chance.append(Drawn(tool.seed, [one.key for one in about], tool.temperature, tool.top_p, device))
         return {
             **self._generation,
-            **sampled,
             "max_new_tokens": tool.max_new_tokens,
-            "num_beams": 1 if sampled else tool.num_beams,
+            "num_beams": beams,
+            "do_sample": False,
+            "logits_processor": chance,
+            **({"early_stopping": True} if beams > 1 else {}),
             # rows that only fill up the embedding, and the picture's own place, are no words
             "suppress_tokens": sorted({_image_id(self._folder), *range(words, rows)}),
         }
@@ -171,7 +183,7 @@ def _generation(folder: ModelFolder) -> dict[str, Any]:
     text = {k: v for k, v in (folder.config().get("text_config") or {}).items() if k in _GENERATION and v is not None}
     if folder.has("generation_config.json"):
         text |= {k: v for k, v in folder.json("generation_config.json").items() if k in _GENERATION and v is not None}
-    return {"early_stopping": True, **text}
+    return text
 
 
 def _source(folder: ModelFolder, dtype: torch.dtype) -> Source:

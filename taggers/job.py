@@ -17,18 +17,19 @@ from engine.dataset.library import Dataset, Library
 from engine.dataset.pictures import scan
 from engine.dataset.records import Picture, Source
 from engine.dataset.view import View
-from engine.errors import PictureError
+from engine.errors import EaselError, PictureError
 from engine.jobs.types import JobContext
 from taggers.catalogue import tagger
 from taggers.far import FarTool, far_pass
 from taggers.opening import open_reader
 from taggers.passes import Decoder, Words, chosen, chunks, decoding_threads
-from taggers.reader import Found, Reader
+from taggers.reader import Found, Reader, UnfitPicture
 from taggers.results import Results, known_to
 from taggers.settings import Captioner, OnnxTool, TagSettings
 from taggers.sources import list_problem, source_of
 from taggers.tool import About
 
+ENOUGH = 4  # so many pictures refused, and none read: it is no use to ask on
 _MERGE = "merge"  # the key of a dataset's merge in its store
 
 
@@ -44,6 +45,7 @@ class _Tool:
     tagged: int = 0
     skipped: int = 0
     refused: int = 0
+    failure: EaselError | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -168,6 +170,9 @@ def _pass(
                 rate = round(seen / max(1e-6, time.monotonic() - tools[0].started), 2)
                 ctx.progress(seen, len(left), f"{title} · {where}", phase="tag", pictures_per_second=rate)
                 ctx.checkpoint()
+        for tool in tools:
+            if tool.failure is not None and not tool.tagged and not tool.skipped:
+                raise tool.failure
     finally:
         for tool in tools:
             tool.results.flush()
@@ -187,11 +192,14 @@ def _read(
         found: Sequence[Found] = tool.reader.read([value for _, value in part], [about[p.id] for p, _ in part])
         refused = tool.results.add({picture: one for (picture, _), one in zip(part, found, strict=True)})
         for picture, error in refused.items():
-            problems[picture.path] = error.to_json()
+            list_problem(dataset, picture, error, problems)
         tool.tagged += len(part) - len(refused)
-        tool.refused += len(refused)
-        if refused and not tool.tagged:
-            raise next(iter(refused.values()))  # nothing works: it is the tool, not the pictures
+        failed = [error for error in refused.values() if not isinstance(error, UnfitPicture)]
+        tool.refused += len(failed)
+        if failed:
+            tool.failure = failed[0]
+        if failed and not tool.tagged and tool.refused >= ENOUGH:
+            raise failed[0]  # nothing works: it is the tool, not the pictures
 
 
 def _batches(

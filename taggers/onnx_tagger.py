@@ -22,13 +22,9 @@ from engine.models.manager import ModelSpec
 from taggers.catalogue import InstalledTagger
 from taggers.contract import Contract, WrongShape
 from taggers.pixels import batch
+from taggers.reader import ScoresNotNumbers
 
 MANY_TAGS = 64  # from so many on, a tag list whose every probability is over a half is no reading of a picture
-
-
-class ScoresNotNumbers(FileError):
-    en = "{name} gave scores that are not numbers (NaN) for {picture}. The file is broken, or half precision overflows."
-    zh = "{name} 对 {picture} 给出了非数字（NaN）分数。模型文件已损坏，或半精度溢出。"
 
 
 class WrongOutputKind(FileError):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from taggers.chat import ChatTool
+from taggers.reader import UnfitPicture
 from taggers.tool import CaptionerKind, setting
 
 if TYPE_CHECKING:
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     from taggers.folder import ModelFolder
 
 TYPES = ("qwen2_5_vl", "qwen3_vl", "qwen2_vl", "qwen3_vl_moe", "qwen3_5")
+
+
+NARROWEST = 200  # the model's own processor refuses sides of more than this ratio
+
+
+class TooNarrow(UnfitPicture):
+    en = (
+        "A picture of {width} x {height} is too narrow for {kind}: its long side may be {ratio} times its short one. "
+        "Crop it, or let another model describe it."
+    )
+    zh = "{width} x {height} 的图片对 {kind} 来说过于狭长：长边最多为短边的 {ratio} 倍。请裁剪，或改用其他模型。"
 
 
 class QwenTool(ChatTool):
@@ -47,10 +59,14 @@ def open_qwen(manager: ModelManager, folder: ModelFolder, tool: QwenTool) -> Cha
 
 
 def shrunk(processor: Any, image: Image.Image, most: int) -> Image.Image:
-    """A picture at the size that the model's own processor would give it, so that this is done beside the model."""
+    """A picture at the size that the model's own processor would give it, so that this is done beside the model.
+
+    Raises TooNarrow."""
     from PIL import Image as Pillow
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+    if max(image.size) > NARROWEST * min(image.size):
+        raise TooNarrow(width=image.width, height=image.height, kind="Qwen-VL", ratio=NARROWEST)
     factor = processor.patch_size * processor.merge_size
     height, width = smart_resize(image.height, image.width, factor=factor, min_pixels=4 * 28 * 28, max_pixels=most)
     return image if image.size == (width, height) else image.resize((width, height), Pillow.Resampling.BICUBIC)

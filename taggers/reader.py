@@ -12,8 +12,20 @@ from typing import Any, Protocol
 from PIL import Image
 
 from engine.dataset.records import Policy, Reading
-from engine.errors import EaselError
+from engine.errors import EaselError, FileError, PictureError
 from taggers.tool import About, Answer
+
+
+class ScoresNotNumbers(FileError):
+    en = (
+        "{name} gave scores that are not numbers (NaN) for {picture}. The file is broken, or half precision overflows: "
+        "take float32 where it can be chosen."
+    )
+    zh = "{name} 对 {picture} 给出了非数字（NaN）分数。模型文件已损坏，或半精度溢出：可选择数值类型时请用 float32。"
+
+
+class UnfitPicture(PictureError):
+    """The tool can do nothing with this picture, and neither tool nor file is broken: the others are read."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from engine.dataset.records import Policy
 from engine.models.manager import ModelManager
 from taggers.captioner_module import Source, captioner_spec
 from taggers.folder import BrokenFolder, ModelFolder, config_value, first_line
-from taggers.reader import Origin
+from taggers.reader import Found, Origin, ScoresNotNumbers, UnfitPicture
 from taggers.similarity import SimilarityTool
 from taggers.text_files import open_processor
 from taggers.tool import About, Answer, filled
@@ -21,6 +22,11 @@ from taggers.tool import About, Answer, filled
 
 def open_similarity(manager: ModelManager, folder: ModelFolder, tool: SimilarityTool) -> SimilarityReader:
     return SimilarityReader(manager, folder, tool)
+
+
+class NoCaption(UnfitPicture):
+    en = "{name}: it has no caption to be compared with. Write one, or let a captioner."
+    zh = "{name}：没有可供比较的描述。请撰写，或使用描述模型生成。"
 
 
 class SimilarityReader:
@@ -47,7 +53,7 @@ class SimilarityReader:
         """(channel, height, width)."""
         return self._processor.image_processor(images=[image], return_tensors="pt")["pixel_values"][0]
 
-    def read(self, prepared: Sequence[Any], about: Sequence[About]) -> list[Answer]:
+    def read(self, prepared: Sequence[Any], about: Sequence[About]) -> list[Found]:
         texts = [filled(self._tool.asked(), one) for one in about]
         try:
             words = self._processor.tokenizer(
@@ -63,12 +69,19 @@ class SimilarityReader:
             inputs = {name: words[name].to(leased.device) for name in self._takes if name in words}
             found = module(**inputs, pixel_values=pixels)
             cosine = torch.nn.functional.cosine_similarity(found.image_embeds.float(), found.text_embeds.float())
-        # without a caption there is nothing to compare
-        values = [round(float(value), 5) for value in cosine]
-        return [Answer(score=v) if text.strip() else Answer() for v, text in zip(values, texts, strict=True)]
+        return [
+            self._found(one.name, text, value) for one, text, value in zip(about, texts, cosine.tolist(), strict=True)
+        ]
 
     def close(self) -> None:
         pass
+
+    def _found(self, name: str, text: str, cosine: float) -> Found:
+        if not text.strip():
+            return NoCaption(name=name)
+        if not math.isfinite(cosine):
+            return ScoresNotNumbers(name=self.title, picture=name)
+        return Answer(score=round(cosine, 5))
 
 
 def _source(folder: ModelFolder) -> Source:

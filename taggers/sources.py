@@ -12,7 +12,7 @@ from engine.dataset.records import Picture, Policy, Source
 from engine.errors import EaselError, PictureError
 from engine.jobs.types import JobContext
 from taggers.catalogue import tagger
-from taggers.reader import Origin
+from taggers.reader import Origin, UnfitPicture
 from taggers.settings import Captioner, OnnxTool
 
 
@@ -25,7 +25,7 @@ def source_of(ctx: JobContext, dataset: Dataset, origin: Origin, tool: OnnxTool 
 
 def list_problem(dataset: Dataset, picture: Picture, error: EaselError, problems: dict[str, dict[str, Any]]) -> None:
     problems[picture.path] = error.to_json()
-    if isinstance(error, PictureError) and not isinstance(error, PictureGone):
+    if isinstance(error, PictureError) and not isinstance(error, PictureGone | UnfitPicture):
         dataset.store.set_problem(picture.path, error.to_json())
 
 

@@ -21,7 +21,8 @@ from taggers.drawing import Drawn
 from taggers.folder import BrokenFolder, ModelFolder
 from taggers.joycaption import JoyCaptionTool, matrix, open_joycaption
 from taggers.minicpm import MiniCpmTool, open_minicpm
-from taggers.qwen_vl import QwenTool, open_qwen
+from taggers.qwen_vl import QwenTool, TooNarrow, open_qwen
+from taggers.reader import ScoresNotNumbers
 from taggers.tool import About
 from tests.taggers.tiny import write_joycaption, write_minicpm, write_qwen
 
@@ -75,6 +76,23 @@ def test_the_picture_changes_the_next_word(folders: dict[str, Path], name: str) 
     with torch.no_grad():
         first, second = (module(**one, **more).logits[0, -1] for one in inputs)
     assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_words_chosen_among_what_is_no_number_are_no_answer(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["joycaption"], tmp_path / "broken"))
+    weights = load_file(folder / "model.safetensors")
+    next(weights[key] for key in weights if "multi_modal_projector" in key).fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    reader = opened("joycaption", folder, temperature=0.6)
+    found = reader.read([reader.prepare(picture) for picture in PICTURES], [About("a.png"), About("b.png")])
+    assert [type(one) for one in found] == [ScoresNotNumbers, ScoresNotNumbers] and "a.png" in str(found[0])
+
+
+def test_a_line_is_too_narrow_for_qwen_and_says_so(folders: dict[str, Path]) -> None:
+    reader = opened("qwen2.5-vl", folders["qwen2.5-vl"])
+    assert reader.prepare(Image.new("RGB", (1, 200))).width == 28
+    with pytest.raises(TooNarrow, match="1 x 201"):
+        reader.prepare(Image.new("RGB", (1, 201)))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from taggers.florence_keys import added_words, native_name
 from taggers.florence_reader import FlorenceReader
 from taggers.florence_regions import regions_in
 from taggers.folder import BrokenFolder, ModelFolder
-from taggers.tool import About
+from taggers.tool import About, Answer
 from tests.taggers.tiny import _microsoft_name, write_florence
 
 PICTURES = [Image.new("RGB", (100, 60), (250, 5, 5)), Image.new("RGB", (30, 80), (5, 5, 250))]
@@ -50,6 +51,30 @@ def test_a_batch_answers_as_each_picture_alone(folders: dict[str, Path], layout:
     assert together == alone
     assert [answer.regions for answer in together] == [None, None]
     assert opened.provider == "CPU"
+
+
+def test_a_seed_draws_the_same_words_in_whatever_batch_and_another_draws_others(folders: dict[str, Path]) -> None:
+    about, texts = [About(key="a"), About(key="b")], []
+    for seed in (0, 1):
+        opened = reader(folders["native"], temperature=1.5, seed=seed, max_new_tokens=24)
+        prepared = [opened.prepare(picture) for picture in PICTURES]
+        together = opened.read(prepared, about)
+        assert together == [opened.read([one], [who])[0] for one, who in zip(prepared, about, strict=True)]
+        texts.append([answer.text for answer in together if isinstance(answer, Answer)])
+    assert len(texts[0]) == 2 and texts[0] != texts[1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 1}, {"temperature": 1.0}])
+def test_words_chosen_among_what_is_no_number_are_no_answer(
+    folders: dict[str, Path], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    folder = Path(shutil.copytree(folders["native"], tmp_path / "broken"))
+    weights = load_file(folder / "model.safetensors")
+    weights["model.multi_modal_projector.image_proj_norm.bias"].fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    opened = reader(folder, **settings)
+    found = opened.read([opened.prepare(picture) for picture in PICTURES], [About("a.png"), About("b.png")])
+    assert [str(one).partition(" for ")[2][:5] for one in found] == ["a.png", "b.png"]
 
 
 def test_the_picture_reaches_the_model(folders: dict[str, Path]) -> None:

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from engine.dataset.library import Library
 from engine.dataset.pictures import scan
 from engine.dataset.query import matching
 from engine.dataset.view import View
 from taggers.job import run
+from taggers.reader import ScoresNotNumbers
 from taggers.settings import TagSettings
 from taggers.similarity import SimilarityTool
 from tests.taggers.conftest import Context, paint
@@ -27,7 +29,7 @@ def test_the_score_of_picture_and_caption_is_a_number_to_filter_by_and_no_tag(ct
         dataset.store.write_captions(dict(zip(ids, TEXTS, strict=True)), "edit")
     result = run(ctx, TagSettings(dataset="set", tools=(SimilarityTool(model="siglip"),)))
     assert (result["tagged"], result["provider"]) == (2, "CPU")
-    assert [one["code"] for one in result["problems"].values()] == ["NoAnswer"]
+    assert [one["code"] for one in result["problems"].values()] == ["NoCaption"]
 
     from transformers import SiglipModel
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
@@ -98,3 +100,32 @@ def test_a_caption_that_changed_is_compared_again(ctx: Context) -> None:
         with Library(ctx.workspace).open("set") as dataset:
             scores.append(float(View(dataset.store).scores("similarity")[0]))
     assert scores[0] != scores[1]
+
+
+def test_pictures_without_a_caption_keep_nobody_from_being_compared(ctx: Context) -> None:
+    write_siglip(ctx.workspace.models / "captioners" / "siglip")
+    paint(ctx.workspace.datasets / "set", a="red", b="green", c="blue", d="red", e="green", f="blue")
+    with Library(ctx.workspace).open("set") as dataset:
+        scan(dataset)
+        dataset.store.write_captions({dataset.store.pictures()[-1].id: "a card"}, "edit")
+    settings = TagSettings(dataset="set", tools=(SimilarityTool(model="siglip", batch_size=1),))
+    result = run(ctx, settings)
+    assert (result["tagged"], {one["code"] for one in result["problems"].values()}) == (1, {"NoCaption"})
+    # nothing is wrong with the files
+    with Library(ctx.workspace).open("set") as dataset:
+        assert scan(dataset).problems == {}
+        dataset.store.write_captions({dataset.store.pictures()[-1].id: ""}, "edit")
+    assert (run(ctx, settings)["tagged"], len(result["problems"])) == (0, 5)
+
+
+def test_a_score_that_is_no_number_is_refused(ctx: Context) -> None:
+    folder = write_siglip(ctx.workspace.models / "captioners" / "siglip")
+    paint(ctx.workspace.datasets / "set", a="red")
+    weights = load_file(folder / "model.safetensors")
+    weights["text_model.head.bias"].fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with Library(ctx.workspace).open("set") as dataset:
+        scan(dataset)
+        dataset.store.write_captions({dataset.store.pictures()[0].id: "a card"}, "edit")
+    with pytest.raises(ScoresNotNumbers, match=r"siglip .* a\.png"):
+        run(ctx, TagSettings(dataset="set", tools=(SimilarityTool(model="siglip"),)))

@@ -33,6 +33,9 @@ def contract(tagger: InstalledTagger) -> Contract:
     spec, header = tagger.spec(), tagger.header()
     words = spec.read_vocabulary(tagger.folder)
     entry, output = header.inputs[0], _output(tagger.name, spec, header)
+    if len(header.inputs) > 1:
+        reason = f"it takes {', '.join(one.name for one in header.inputs)}, not a picture alone"
+        raise WrongShape(name=tagger.name, kind=spec.title, reason=reason)
     channel, height, width = (3, 1, 2) if spec.pixels.layout == "NHWC" else (1, 2, 3)
     shape = entry.shape
     if len(shape) != 4 or shape[channel] != 3:

@@ -91,7 +91,7 @@ class FlorenceReader:
     def _options(self, module: Any, about: Sequence[About], watched: Watched, device: torch.device) -> dict[str, Any]:
         tool, words = self._tool, len(self._tokenizer)
         rows = module.get_input_embeddings().num_embeddings
-        beams, chance = tool.num_beams, [watched]
+        beams, chance = tool.num_beams, list[Any]([watched])
         if tool.temperature > 0:  # each picture draws for itself
             beams = 1
             chance.append(Drawn(tool.seed, [one.key for one in about], tool.temperature, tool.top_p, device))

@@ -57,10 +57,11 @@ def read_onnx_header(path: Path) -> OnnxHeader:
                     file.seek(stop)
         except (ValueError, UnicodeDecodeError, IndexError) as error:
             raise NotOnnx(path=path.name, reason=error) from error
+    # files of old exporters list their weights among the inputs
+    inputs = [one for one in inputs if one.name not in initializers]
     if not inputs or not outputs:
         raise NotOnnx(path=path.name, reason="it has no graph with inputs and outputs")
-    # files of old exporters list their weights among the inputs
-    return OnnxHeader(tuple(i for i in inputs if i.name not in initializers), tuple(outputs))
+    return OnnxHeader(tuple(inputs), tuple(outputs))
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:

@@ -72,7 +72,10 @@ class TaggerSpec:
 
 def read_csv_vocabulary(path: Path, categories: Mapping[str, str], kind: str) -> Vocabulary:
     """A CSV with at least the columns name and category. `categories` maps the numbers in it to our words."""
-    rows = list(csv.DictReader(io.StringIO(read_text(path, kind))))
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, kind))))
+    except csv.Error as error:  # a quote that is never closed
+        raise WrongVocabulary(path=path.name, kind=kind, reason=str(error)) from error
     if not rows or not {"name", "category"} <= rows[0].keys():
         found = ", ".join(rows[0]) if rows else "nothing"
         raise WrongVocabulary(

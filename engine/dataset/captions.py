@@ -190,8 +190,13 @@ def caption(rules: CaptionRules, tags: Iterable[Tag], text: str = "") -> str:
 
 def tag_list(rules: CaptionRules, tags: Iterable[Tag]) -> list[str]:
     """The tags as they are written, without the trigger word; each text once."""
-    named = _renamed(_chains(rules.aliases), list(tags))
-    kept = [tag for tag in _replaced(rules, _with_implications(rules, named)) if not _barred(rules, tag)]
+    named = _renamed(chains(rules.aliases), list(tags))
+    barred = [canonical(pattern) for pattern in rules.blacklist]
+    kept = [
+        tag
+        for tag in _replaced(rules, _with_implications(rules, named))
+        if not any(matches(pattern, tag.name) for pattern in barred)
+    ]
     first = {canonical(name): place for place, name in enumerate(rules.always_first)}
     place = {category: i for i, category in enumerate(rules.categories)}
     kept = [tag for tag in kept if tag.category in place or tag.name in first]
@@ -199,6 +204,29 @@ def tag_list(rules: CaptionRules, tags: Iterable[Tag]) -> list[str]:
     words = dict.fromkeys(_written(rules, tag) for tag in kept)
     words.pop(rules.trigger_word, None)
     return list(words)[: rules.max_tags or None]
+
+
+def writer(rules: CaptionRules) -> Callable[[Tag], tuple[str, str, int] | None]:
+    """What the rules make of one tag by itself: its name after all renaming, its text, rank of its group; None where it
+    is left out. Each of the tags that come first is a group, then come the categories. Implications are left aside.
+    """
+    aliases = chains(rules.aliases)
+    replaced = {canonical(old): canonical(new) for old, new in rules.replacements.items()}
+    barred = [canonical(pattern) for pattern in rules.blacklist]
+    first = {canonical(name): place for place, name in enumerate(rules.always_first)}
+    place = {category: i for i, category in enumerate(rules.categories)}
+
+    def write(tag: Tag) -> tuple[str, str, int] | None:
+        name = aliases.get(tag.name, tag.name)
+        name = replaced.get(name, name)
+        if not name or any(matches(pattern, name) for pattern in barred):
+            return None
+        if name not in first and tag.category not in place:
+            return None
+        rank = first.get(name, len(first)) * (len(place) + 1) + place.get(tag.category, 0)
+        return name, _written(rules, Tag(name, tag.category)), rank
+
+    return write
 
 
 def _rank(rules: CaptionRules, tag: Tag) -> tuple[float | str, ...]:
@@ -217,10 +245,6 @@ def _written(rules: CaptionRules, tag: Tag) -> str:
     return escape(word) if rules.escape else word
 
 
-def _barred(rules: CaptionRules, tag: Tag) -> bool:
-    return any(matches(canonical(pattern), tag.name) for pattern in rules.blacklist)
-
-
 def _replaced(rules: CaptionRules, tags: Sequence[Tag]) -> list[Tag]:
     return _renamed({canonical(old): canonical(new) for old, new in rules.replacements.items()}, tags)
 
@@ -233,7 +257,7 @@ def _renamed(table: Mapping[str, str], tags: Sequence[Tag]) -> list[Tag]:
     return [tag for tag in renamed if tag.name]
 
 
-def _chains(aliases: Mapping[str, str]) -> dict[str, str]:
+def chains(aliases: Mapping[str, str]) -> dict[str, str]:
     """Each alias with the name at the end of its chain; names in a circle stay as they are."""
     table = {canonical(alias): canonical(name) for alias, name in aliases.items()}
     found = {}

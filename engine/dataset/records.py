@@ -130,10 +130,11 @@ class Changes:
     removed: list[tuple[int, int, int]] = field(default_factory=list)  # picture, before, after
     marks: list[tuple[int, str, Any, Any]] = field(default_factory=list)  # picture, kind, before, after (None: none)
     votes: list[tuple[int, int, int | None, int | None]] = field(default_factory=list)  # captions; better
+    regions: list[tuple[int, int, int, Any]] = field(default_factory=list)  # picture, source, place, what is taken away
 
     @property
     def pictures(self) -> set[int]:
-        return {row[0] for row in (*self.decisions, *self.captions, *self.removed, *self.marks)}
+        return {row[0] for row in (*self.decisions, *self.captions, *self.removed, *self.marks, *self.regions)}
 
     def __bool__(self) -> bool:
         return any(vars(self).values())

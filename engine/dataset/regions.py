@@ -13,6 +13,7 @@ from typing import Literal
 
 from PIL import Image, ImageDraw
 
+from engine.dataset.records import Changes, Event
 from engine.dataset.store import Store
 
 Shape = Literal["box", "quad", "polygon"]
@@ -45,7 +46,7 @@ def add_regions(store: Store, source: int, found: Mapping[int, Iterable[Region]]
     """What a source found, by picture id, in one transaction. It replaces what this source found there before."""
     with store.writing() as revision:
         for picture, regions in found.items():
-            text = json.dumps([asdict(region) for region in regions], ensure_ascii=False)
+            text = json.dumps([_row(region) for region in regions], ensure_ascii=False)
             store.write(
                 "INSERT OR REPLACE INTO regions (picture, source, regions, created, revision) VALUES (?,?,?,?,?)",
                 (picture, source, text, time.time(), revision),
@@ -63,6 +64,27 @@ def regions_by(store: Store, source: int) -> set[int]:
     return {row[0] for row in store.rows("SELECT picture FROM regions WHERE source=?", source)}
 
 
+def remove_regions(
+    store: Store, pictures: Iterable[int], title: str, *, source: int | None = None, only: Region | None = None
+) -> Event | None:
+    """Take regions away, as one event: all of these pictures, those of one source, or one region.
+
+    Their pictures count as looked through all the same, so that a run that goes on does not find them again.
+    """
+    wanted = list(dict.fromkeys(pictures))
+
+    def make() -> Changes:
+        changes = Changes()
+        for picture in wanted:
+            for who, found in regions_of(store, picture).items():
+                if source in (None, who):
+                    gone = [(i, region) for i, region in enumerate(found) if only in (None, region)]
+                    changes.regions += [(picture, who, i, _row(region)) for i, region in gone]
+        return changes
+
+    return store.edit(title, make)
+
+
 def mask_of(regions: Iterable[Region], width: int, height: int) -> Image.Image:
     """White inside the regions, black outside, in the picture's size (mode L)."""
     mask = Image.new("L", (width, height))
@@ -71,6 +93,11 @@ def mask_of(regions: Iterable[Region], width: int, height: int) -> Image.Image:
         outline = region.outline
         draw.polygon([(x * width, y * height) for x, y in zip(outline[::2], outline[1::2], strict=True)], fill=255)
     return mask
+
+
+def _row(region: Region) -> dict[str, object]:
+    """As JSON has it, so that it is equal to what was read."""
+    return {**asdict(region), "points": list(region.points)}
 
 
 def _region(row: Mapping[str, object]) -> Region:

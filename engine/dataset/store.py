@@ -259,6 +259,23 @@ class Store(Tables):
         )
         for row in changes.meta:
             self._set_meta(row[0], row[side])
+        for picture, source, place, region in changes.regions if after else changes.regions[::-1]:
+            self._move_region(picture, source, place, region, taken=after)
+
+    def _move_region(self, picture: int, source: int, place: int, region: Any, *, taken: bool) -> None:
+        """Take one region away or put it back; what a model found there since stays as it is."""
+        found = self.rows("SELECT regions FROM regions WHERE picture=? AND source=?", picture, source)
+        regions: list[Any] = json.loads(found[0][0]) if found else []
+        if taken == (region not in regions):
+            return
+        if taken:
+            regions.remove(region)
+        else:
+            regions.insert(place, region)
+        self._db.execute(
+            "INSERT OR REPLACE INTO regions (picture, source, regions, created, revision) VALUES (?,?,?,?,?)",
+            (picture, source, json.dumps(regions, ensure_ascii=False), time.time(), self.revision()),
+        )
 
     def _decisions(self, pictures: set[int]) -> dict[tuple[int, int], int]:
         found: dict[tuple[int, int], int] = {}

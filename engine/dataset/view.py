@@ -75,14 +75,25 @@ class View(Judged):
             read = np.bincount(now.picture[chosen[now.term] & ~edits.gone], minlength=len(self._pictures))
             return read + np.bincount(edits.picture[chosen[edits.term]], minlength=len(self._pictures))
 
-    def sums(self, weigh: Callable[[str, str], float]) -> np.ndarray:
-        """The sum over the tags of each picture of weigh(name, category), by place."""
+    def entries(self) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(number of pictures, place of the picture, term, score, position) of every tag that counts; as in `tags`,
+        those of the user come after the others."""
         with self._fresh():
-            pairs = zip(self._words.names, self._words.categories, strict=True)
-            weights = np.array([weigh(name, category) if name else 0.0 for name, category in pairs])
             now, edits = self._present, self._edits
-            read = np.bincount(now.picture, weights[now.term] * ~edits.gone, minlength=len(self._pictures))
-            return read + np.bincount(edits.picture, weights[edits.term], minlength=len(self._pictures))
+            kept = np.flatnonzero(~edits.gone)
+            last = int(now.position.max(initial=0)) + 1
+            return (
+                len(self._pictures),
+                np.concatenate([now.picture[kept], edits.picture]),
+                np.concatenate([now.term[kept], edits.term]),
+                np.concatenate([now.score[kept], np.ones(len(edits.term), np.float32)]),
+                np.concatenate([now.position[kept], last + np.arange(len(edits.term))]),
+            )
+
+    def terms(self) -> list[tuple[str, str]]:
+        """(name, category) of all terms, by number."""
+        with self._fresh():
+            return list(zip(self._words.names, self._words.categories, strict=True))
 
     def scores(self, name: str) -> np.ndarray:
         """The highest score any enabled source gave a tag, by place; NaN where none read it."""
@@ -171,7 +182,7 @@ class View(Judged):
         with self._fresh():
             wanted = {source.id for source in self._sources.values() if tool in source.tool and source.tool != USER}
             pictures = {picture for picture, source in self._raw if source in wanted}
-            for table in ("captions", "regions"):
+            for table in ("captions", "regions WHERE regions<>'[]'"):
                 rows = self.store.rows(f"SELECT DISTINCT picture, source FROM {table}")
                 pictures.update(picture for picture, source in rows if source in wanted)
             found = np.zeros(len(self._pictures), bool)

@@ -239,6 +239,7 @@ ACTIONS: dict[str, Action] = {
     "crop": dataset_drawn.crop,
     "mask": dataset_drawn.mask,
     "masks": dataset_drawn.masks_of_regions,
+    "remove_regions": dataset_drawn.remove,
     "write_masks": dataset_drawn.write_masks,
     "read_masks": dataset_drawn.read_masks,
     "restore": dataset_drawn.restore,

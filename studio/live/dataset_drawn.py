@@ -11,7 +11,7 @@ from engine.dataset.library import Dataset
 from engine.dataset.mask_files import export_masks, import_masks
 from engine.dataset.masks import mask_of_regions, read_mask, set_crop, set_mask, set_masks
 from engine.dataset.records import Picture
-from engine.dataset.regions import regions_of
+from engine.dataset.regions import Region, regions_of, remove_regions
 from engine.dataset.view import View
 from engine.errors import InputError, NotFound
 from engine.workspace import Workspace
@@ -61,6 +61,25 @@ def masks_of_regions(workspace: Workspace, dataset: Dataset, view: View, body: d
     if not made:
         raise NoRegions()
     return {"changed": set_masks(dataset, made, f"◩ {len(made)} ▢") is not None, "pictures": len(made)}
+
+
+def remove(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
+    """Regions of `pictures` taken away: all, those of a `source`, or one (`region`: its label, shape and points)."""
+    pictures = dataset.store.pictures(int(i) for i in body.get("pictures") or ())
+    source = body.get("source")
+    tool = "" if source is None else {s.id: s.tool for s in view.sources()}[int(source)]
+    one = body.get("region")
+    only = None if one is None else Region(str(one["label"]), one["shape"], tuple(map(float, one["points"])))
+    what = (only.label or "·") if only else tool.partition(":")[2] or tool
+    where = pictures[0].name if len(pictures) == 1 else f"{len(pictures)} ▢"
+    event = remove_regions(
+        dataset.store,
+        [picture.id for picture in pictures],
+        f"− ⬚ {what} {where}".replace("  ", " "),
+        source=None if source is None else int(source),
+        only=only,
+    )
+    return {"changed": event is not None}
 
 
 def write_masks(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def about(dataset: Dataset, view: View, picture_id: int) -> dict[str, Any]:
         "versions": [_version(version) for version in versions],
         "annotations": [_annotation(one) for one in sorted(view.annotations(picture_id, floor=FLOOR), key=_rank)],
         "regions": [
-            {"tool": tools.get(source, ""), "label": region.label, "outline": region.outline}
+            {"tool": tools.get(source, ""), "source": source, "outline": region.outline, **asdict(region)}
             for source, found in regions_of(store, picture_id).items()
             for region in found
         ],

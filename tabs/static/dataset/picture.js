@@ -14,7 +14,7 @@ export function manyHtml(ids) {
   return `<div data-key="many"><p><b>${t('dataset.selected', { n: ids.length })}</b></p>${addHtml()}
     <form data-act="drop" class="ez-bar"><input name="tag" type="text" autocomplete="off" data-complete="tag" aria-label="${t('dataset.droptag')}" placeholder="${t('dataset.droptag')}">
     <button>${t('dataset.drop')}</button></form>
-    <div class="ez-bar"><button data-act="remove">${t('dataset.takeout')}</button></div></div>`;
+    <div class="ez-bar"><button data-act="remove">${t('dataset.takeout')}</button><button data-act="unmark">${t('regions.clear')}</button></div></div>`;
 }
 
 export function pictureHtml(d, about) {
@@ -44,8 +44,12 @@ function overlay(d, about) {
 
 /** What models found or said of places, by name; pointing at one shows where it is. */
 function regionsHtml({ regions }) {
-  const row = (r, i) => `<li data-key="${i}" data-region="${i}" tabindex="0"><b>${esc(r.label || t('regions.unnamed'))}</b> <small>${esc(r.tool.replace(/^[a-z]+:/, ''))}</small></li>`;
-  return regions.length ? `<details class="ez-more" data-key="regions" open><summary>${t('regions.title', { n: regions.length })}</summary><ul class="ez-regions">${regions.map(row).join('')}</ul></details>` : '';
+  const short = (tool) => esc(tool.replace(/^[a-z]+:/, ''));
+  const tools = [...new Map(regions.map((r) => [r.source, r.tool]))];
+  const row = (r, i) => `<li data-key="${i}" data-region="${i}" tabindex="0"><b>${esc(r.label || t('regions.unnamed'))}</b> <small>${short(r.tool)}</small>
+    <button data-act="unmark" data-at="${i}" aria-label="${t('regions.drop')}: ${esc(r.label || t('regions.unnamed'))}" title="${t('regions.drop')}">✕</button></li>`;
+  const all = ([source, tool]) => `<button data-act="unmark" data-key="s${source}" data-source="${source}">${t('regions.dropall', { tool: short(tool) })}</button>`;
+  return regions.length ? `<details class="ez-more" data-key="regions" open><summary>${t('regions.title', { n: regions.length })}</summary><ul class="ez-regions">${regions.map(row).join('')}</ul><div class="ez-bar">${tools.map(all).join('')}</div></details>` : '';
 }
 
 export function pointAt(d, target) {
@@ -71,6 +75,11 @@ export const verbs = {
   write(d, element) {
     const text = (element.form ?? element).text.value;
     if (d.picture && text !== d.picture.text) return d.change('caption', { picture: d.picture.id, text });
+  },
+  /** One region, all of a source, or all of the chosen pictures. */
+  unmark(d, { dataset: { at, source } }) {
+    const { label, shape, points, source: from } = d.picture?.regions[at] ?? {};
+    return d.change('remove_regions', { pictures: d.ids, source: at === undefined ? source : from, region: at === undefined ? null : { label, shape, points } });
   },
   remove: (d) => d.change('remove', { pictures: d.ids }),
   restore: (d, button) => d.change('restore', { picture: d.picture.id, version: Number(button.dataset.version) }),

@@ -213,7 +213,7 @@ def _only_tagger(workspace: Workspace) -> str:
     if len(known) != 1:
         raise NotFound(
             what="tagger",
-            what_zh="标注模型",
+            what_zh="打标器",
             name="",
             remedy=f"Choose one with --tagger. There are: {', '.join(known)}.",
             remedy_zh=f"请用 --tagger 选择。现有：{', '.join(known)}。",

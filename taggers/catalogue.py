@@ -49,7 +49,7 @@ class UnknownCaptioner(FileError):
 
 class UnknownTagger(FileError):
     en = "{path} is no tagger of a kind we know ({known}): {reason}. Put its tag list beside it as it was published."
-    zh = "{path} 不是已知类型的标注模型（{known}）：{reason}。请将其发布时附带的标签列表放在同一文件夹。"
+    zh = "{path} 不是已知类型的打标器（{known}）：{reason}。请将其发布时附带的标签列表放在同一文件夹。"
 
 
 class Own(BaseModel):
@@ -146,7 +146,7 @@ def tagger(workspace: Workspace, name: str) -> InstalledTagger:
     listed = ", ".join(one.name for one in known) or "none"
     raise NotFound(
         what="tagger",
-        what_zh="标注模型",
+        what_zh="打标器",
         name=name,
         remedy=f"Installed: {listed}. Put model and tag list into models/taggers/NAME.",
         remedy_zh=f"已安装：{listed}。请将模型和标签表放入 models/taggers/名称。",

@@ -26,7 +26,7 @@ Sent = tuple[str, bytes, About]  # name, the file's bytes, its words
 
 class NoRay(DeviceError):
     en = "Tagging on several machines needs Ray, which is not installed ({reason}). pip install 'easel-studio[ray]'."
-    zh = "在多台机器上标注需要 Ray，但尚未安装（{reason}）。请执行 pip install 'easel-studio[ray]'。"
+    zh = "在多台机器上打标需要 Ray，但尚未安装（{reason}）。请执行 pip install 'easel-studio[ray]'。"
 
 
 class RayNotAllowed(DeviceError):

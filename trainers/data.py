@@ -34,7 +34,7 @@ class NoPictures(InputError):
 
 class SharedCaption(InputError):
     en = "{first} and {second} would share one caption file. Rename one of the pictures."
-    zh = "{first} 与 {second} 会共用同一个字幕文件。请重命名其中一张图片。"
+    zh = "{first} 与 {second} 会共用同一个描述文件。请重命名其中一张图片。"
 
 
 @dataclass(frozen=True)

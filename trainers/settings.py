@@ -19,7 +19,7 @@ SECTION_TITLES: dict[str, tuple[str, str]] = {
     "lora": ("LoRA", "LoRA"),
     "optimiser": ("Steps and optimiser", "步数与优化器"),
     "pictures": ("Pictures", "图片"),
-    "captions": ("Captions", "字幕"),
+    "captions": ("Captions", "描述"),
     "objective": ("Objective", "训练目标"),
     "prior": ("Prior preservation", "先验保留"),
     "memory": ("Precision, memory and caches", "精度、显存与缓存"),
@@ -77,13 +77,13 @@ class TrainSettings(BaseModel):
     dataset: str = _setting(
         "", "Dataset", "数据集",
         "A dataset by its name, or the path of a folder of pictures with .txt captions beside them.",
-        "数据集名称，或包含图片及同名 .txt 字幕的文件夹路径。",
+        "数据集名称，或包含图片及同名 .txt 描述的文件夹路径。",
         "what", basic=True,
     )
     trigger_word: str = _setting(
         "", "Trigger word", "触发词",
         "A word that the base model does not know; it comes first in every caption and calls the concept later.",
-        "基础模型不认识的词；它会放在每条字幕的最前面，之后用它来调用所学概念。",
+        "基础模型不认识的词；它会放在每条描述的最前面，之后用它来调用所学概念。",
         "what", basic=True, max_length=100,
     )
     method: Literal["lora"] = _setting(
@@ -249,21 +249,21 @@ class TrainSettings(BaseModel):
         "pictures", ge=1, le=1000,
     )
     caption_dropout: float = _setting(
-        0.0, "Caption dropout", "字幕丢弃",
+        0.0, "Caption dropout", "描述丢弃",
         "How often a picture is shown with an empty caption. It weakens cfg on the concept.",
-        "图片以空字幕出现的概率。会削弱该概念上的 cfg 效果。",
+        "图片以空描述出现的概率。会削弱该概念上的 cfg 效果。",
         "captions", ge=0, le=1,
     )
     shuffle_caption: bool = _setting(
         False, "Shuffle tags", "打乱标签",
         "Bring the comma-separated parts of a caption in a new order every time.",
-        "每次都将字幕中以逗号分隔的部分重新排序。",
+        "每次都将描述中以逗号分隔的部分重新排序。",
         "captions", basic=True,
     )
     keep_tokens: int = _setting(
         1, "Keep first tags", "保留前几个标签",
         "Parts at the start of a caption that stay in place when it is shuffled.",
-        "打乱时字幕开头保持不动的部分数量。",
+        "打乱时描述开头保持不动的部分数量。",
         "captions", ge=0, le=255,
     )
     prediction: Literal["auto", "eps", "v"] = _setting(
@@ -320,7 +320,7 @@ class TrainSettings(BaseModel):
     prior_prompts: tuple[str, ...] = _setting(
         (), "Prior prompts", "先验提示词",
         "Prompts for them; {red|blue} takes one at random. Empty takes the captions without the trigger word.",
-        "用于生成它们的提示词；{red|blue} 表示随机选取其一。留空则使用去掉触发词的字幕。",
+        "用于生成它们的提示词；{red|blue} 表示随机选取其一。留空则使用去掉触发词的描述。",
         "prior",
     )
     prior_weight: float = _setting(
@@ -360,7 +360,7 @@ class TrainSettings(BaseModel):
         "auto", "Cache text", "缓存文本",
         "Encode each caption once and keep it on the disk. It needs captions that stay and a text encoder that "
         "does not train; auto does it where it can.",
-        "每条字幕只编码一次并保存在磁盘上。要求字幕固定且不训练文本编码器；auto 表示在可行时启用。",
+        "每条描述只编码一次并保存在磁盘上。要求描述固定且不训练文本编码器；auto 表示在可行时启用。",
         "memory",
     )
     save_every: int = _setting(
@@ -447,7 +447,7 @@ class TrainSettings(BaseModel):
                 first="cache_text = on",
                 second="shuffle_caption",
                 reason_en="a shuffled caption is a new one every time",
-                reason_zh="打乱后的字幕每次都不同",
+                reason_zh="打乱后的描述每次都不同",
             )
         return self
 

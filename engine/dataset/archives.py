@@ -173,7 +173,7 @@ def _take(names: _Names, packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise BadZipEntry(entry=entry.filename, reason="it is a link", reason_zh="它是链接")
     if not parts.name.lower().endswith((*PICTURE_SUFFIXES, *SIDECAR_SUFFIXES)) or parts.name.startswith("."):
-        reason = {"reason": "it is neither a picture nor a caption", "reason_zh": "既不是图片也不是标注"}
+        reason = {"reason": "it is neither a picture nor a caption", "reason_zh": "既不是图片也不是描述"}
         raise BadZipEntry(entry=entry.filename, **reason)
     if entry.flag_bits & 1:
         raise BadZipEntry(entry=entry.filename, reason="it is encrypted", reason_zh="它已加密")

@@ -47,10 +47,10 @@ class CaptionRules(BaseModel):
     # fmt: off
     trigger_word: str = setting(
         "", "Trigger word", "触发词",
-        "Comes first in every caption and calls the concept later.", "位于每条字幕最前，之后用它调用所学概念。",
+        "Comes first in every caption and calls the concept later.", "位于每条描述最前，之后用它调用所学概念。",
     )
     parts: Literal["tags", "caption", "tags, caption", "caption, tags"] = setting(
-        "tags", "A caption is", "字幕内容",
+        "tags", "A caption is", "描述内容",
         options={
             "tags": ("tags", "标签"), "caption": ("caption text", "描述文字"),
             "tags, caption": ("tags, then text", "标签，然后文字"),
@@ -95,7 +95,7 @@ class CaptionRules(BaseModel):
     implied: Literal["keep", "drop", "add"] = setting(
         "keep", "Implied tags", "被蕴含的标签",
         "Drop them for short captions, add them as boorus do, or neither.",
-        "去掉可缩短字幕，补全则与图库一致，也可保持原样。",
+        "去掉可缩短描述，补全则与图库一致，也可保持原样。",
         basic=False,
         options={
             "keep": ("stay as they are", "保持原样"), "drop": ("are dropped", "去掉"), "add": ("are added", "补全"),

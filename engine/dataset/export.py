@@ -30,7 +30,7 @@ RULES = "caption_rules"  # the key of a dataset's rules in its store
 
 class SharedSidecar(InputError):
     en = "{first} and {second} would share the caption file {sidecar}. Rename one of the pictures."
-    zh = "{first} 与 {second} 会共用标注文件 {sidecar}。请重命名其中一张图片。"
+    zh = "{first} 与 {second} 会共用描述文件 {sidecar}。请重命名其中一张图片。"
 
 
 class SidecarChanged(InputError):
@@ -40,7 +40,7 @@ class SidecarChanged(InputError):
 
 class CaptionTooLong(InputError):
     en = "{sidecar} has {size} bytes; captions of more than {limit} are not read."
-    zh = "{sidecar} 大小为 {size} 字节；超过 {limit} 字节的标注不会被读取。"
+    zh = "{sidecar} 大小为 {size} 字节；超过 {limit} 字节的描述不会被读取。"
 
 
 class CaptionNotText(InputError):
@@ -70,7 +70,7 @@ def rules_in(store: Store) -> CaptionRules:
     return CaptionRules.model_validate(store.meta(RULES, {}))
 
 
-def set_rules(dataset: Dataset, rules: CaptionRules, title: str = "Caption rules") -> None:
+def set_rules(dataset: Dataset, rules: CaptionRules, title: str = "CaptionRules") -> None:
     """Keep the rules with the dataset, as an edit that can be undone."""
     dataset.store.change_meta(RULES, rules.model_dump(mode="json", exclude_defaults=True), title)
 

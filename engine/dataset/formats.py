@@ -37,7 +37,7 @@ PROMPT = "Describe this image."
 
 class WrongMetadata(InputError):
     en = "{name} is not a caption file that can be read: {reason}."
-    zh = "{name} 不是可读取的标注文件：{reason}。"
+    zh = "{name} 不是可读取的描述文件：{reason}。"
 
 
 def export_file(

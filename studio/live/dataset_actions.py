@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from textwrap import shorten
 from typing import Any
 
 from engine.dataset import bulk
@@ -99,7 +100,8 @@ def _decide(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, 
 def _caption(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
     picture = dataset.store.picture(int(body["picture"]))
     text = str(body.get("text", "")).strip()
-    return {"changed": dataset.store.write_captions({picture.id: text}, f"“…” {picture.name}") is not None}
+    title = f"“{shorten(text, 40, placeholder='…')}” {picture.name}"
+    return {"changed": dataset.store.write_captions({picture.id: text}, title) is not None}
 
 
 def _bulk(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +205,7 @@ def _source(view: View, id: Any) -> Source:
             what_zh="来源",
             name=str(id),
             remedy="It has read none of these pictures.",
-            remedy_zh="它没有标注过这些图片。",
+            remedy_zh="它没有识别过这些图片。",
         )
     return source
 

@@ -61,6 +61,7 @@ class Asked:
     view: View
     lists: TagLists
     query: Mapping[str, str]
+    side: int  # of the pictures of a training
 
     def number(self, name: str) -> int:
         text = self.query.get(name, "")
@@ -75,7 +76,7 @@ def ask(what: str, asked: Asked) -> Any:
 
 def _health(asked: Asked) -> dict[str, Any]:
     measured = asked.view.measured("sharpness")
-    card = health(asked.dataset, asked.view)
+    card = health(asked.dataset, asked.view, asked.side)
     return {
         **asdict(card),
         "charts": {name: [asdict(bar) for bar in bars] for name, bars in charts(asked.view).items()},

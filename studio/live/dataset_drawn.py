@@ -104,7 +104,7 @@ def restore(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, 
     version = next((v for v in dataset.store.caption_versions(picture.id) if v.id == body.get("version")), None)
     if version is None:
         remedy = {"remedy": "Look at the picture again.", "remedy_zh": "请重新打开该图片。"}
-        raise NotFound(what="version of the caption", what_zh="字幕版本", name=str(body.get("version")), **remedy)
+        raise NotFound(what="version of the caption", what_zh="描述版本", name=str(body.get("version")), **remedy)
     return {"changed": dataset.store.restore_caption(version, f"↺ {picture.name}") is not None}
 
 

@@ -28,7 +28,7 @@ from studio.live.dataset_files import Opened, folder_made
 
 class UnknownFormat(InputError):
     en = "Captions can't be written as '{format}'. Known: {known}."
-    zh = "无法以“{format}”格式写出字幕。已知：{known}。"
+    zh = "无法以“{format}”格式写出描述。已知：{known}。"
 
 
 def routes(app: App, opened: Opened) -> list[BaseRoute]:

@@ -12,6 +12,7 @@ from typing import Any
 from engine.dataset.library import Dataset
 from engine.dataset.records import Picture
 from engine.dataset.view import View
+from engine.errors import InputError
 from engine.settings import checked
 from studio.app import App
 from studio.live.dataset_show import HASH_LETTERS
@@ -41,6 +42,14 @@ def look(app: App, dataset: Dataset, body: Mapping[str, Any]) -> dict[str, Any]:
     told = {"dataset": dataset.name, "train": settings.model_dump(mode="json"), "count": body.get("count", 12)}
     job = app.submit("look", {**told, "start": body.get("start", 0)}, title=dataset.name)
     return {"job": job.id}
+
+
+def resolution(app: App) -> int:
+    """Side of the pictures of a training with the Train tab's settings; the usual one while they can't be used."""
+    try:
+        return settings_with(app, {}).resolution
+    except InputError:
+        return TrainSettings().resolution
 
 
 def settings_with(app: App, changes: Mapping[str, Any]) -> TrainSettings:

@@ -17,7 +17,7 @@ from studio.live import dataset_exchange, dataset_files, dataset_show
 from studio.live.dataset_actions import act
 from studio.live.dataset_asks import Asked, TagLists, ask
 from studio.live.dataset_opening import DEMO, OpenDatasets
-from studio.live.dataset_training import look, training
+from studio.live.dataset_training import look, resolution, training
 from taggers.catalogue import InstalledTagger, installed
 from taggers.forms import captioner_rows
 from taggers.presets import preset, preset_names
@@ -29,7 +29,7 @@ def routes(app: App) -> list[BaseRoute]:
     opened, lists = OpenDatasets(app), TagLists(app.workspace)
     return [
         *_made(app, opened, lists),
-        *_shown(opened, lists),
+        *_shown(app, opened, lists),
         *dataset_exchange.routes(app, opened.get),
         *dataset_files.routes(app, opened.get),
         *_changed(app, opened),  # last: their addresses fit the others'
@@ -63,7 +63,7 @@ def _made(app: App, opened: OpenDatasets, lists: TagLists) -> list[BaseRoute]:
     ]
 
 
-def _shown(opened: OpenDatasets, lists: TagLists) -> list[BaseRoute]:
+def _shown(app: App, opened: OpenDatasets, lists: TagLists) -> list[BaseRoute]:
     """Questions about one dataset."""
 
     async def show(request: Request) -> Response:
@@ -86,7 +86,11 @@ def _shown(opened: OpenDatasets, lists: TagLists) -> list[BaseRoute]:
     async def question(request: Request) -> Response:
         name, what = request.path_params["name"], request.path_params["what"]
         asked = dict(request.query_params)
-        return JSONResponse(await run_in_threadpool(lambda: ask(what, Asked(*opened.get(name), lists, asked))))
+
+        def answer() -> Any:
+            return ask(what, Asked(*opened.get(name), lists, asked, resolution(app)))
+
+        return JSONResponse(await run_in_threadpool(answer))
 
     return [
         Route("/datasets/{name}", show),

@@ -62,7 +62,7 @@ class Curve extends OfRun {
       rows.forEach((row, i) => g.lineTo(x(row.step), y(values[i])));
       g.stroke();
     };
-    g.textAlign = 'center'; g.fillText(t('train.curve'), (x0 + width) / 2, height - 6);
+    g.textAlign = 'center'; g.fillText(t('train.curve'), (x0 + width) / 2, height - 6, Math.max(40, width - x0 - 100));
     g.globalAlpha = 0.35; line(raw, style('--primary-400'), 1);
     g.globalAlpha = 1; line(soft, style('--primary-600'), 2);
   }

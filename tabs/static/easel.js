@@ -144,17 +144,20 @@ export function toast(text, bad = false) {
   toastTimer = setTimeout(() => box.classList.remove('on'), 6000);
 }
 
+/** Takes a complaint away: what it was about is being done anew. */
+export function hush() { document.querySelector('.ez-toast.bad')?.classList.remove('on'); }
+
 /** Runs a call and shows what went wrong, if it did. */
 export async function attempt(promise) {
   try { return await promise; } catch (error) { toast(error.message, true); return undefined; }
 }
 
-/** Picture over the whole page; arrows go through the list, Escape closes. items: [{url, caption}] */
+/** Picture over the whole page; arrows go through the list, Escape closes. items: [{url, caption}], or what has its length and at(index). */
 export function lightbox(items, index = 0, actions = []) {
   const box = document.createElement('dialog');
   box.className = 'ez-lightbox';
   const show = () => {
-    const item = items[index];
+    const item = items.at(index);
     box.innerHTML = `<button class="x" aria-label="${t('close')}">✕</button><img alt="${esc(item.caption)}" src="${esc(item.url)}">
       <p>${esc(item.caption)}</p><div class="bar">${actions.map((a, i) => `<button data-i="${i}">${esc(t(a.key))}</button>`).join('')}</div>`;
     box.querySelector('.x').onclick = () => box.close();

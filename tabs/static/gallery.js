@@ -14,7 +14,7 @@ class Gallery extends Live {
     this.grid = new VirtualGrid(this.querySelector('.box'), {
       cell: 170, signal: this.aborter.signal, key: (i) => esc(`${this.pictures[i].subfolder}/${this.pictures[i].filename}`),
       render: (i) => `<img loading="lazy" alt="${esc(this.pictures[i].filename)}" src="${this.thumb(this.pictures[i])}">`,
-      picked: (i) => this.choose(i), opened: (i) => this.open(i),
+      picked: (i, selected) => selected.size && this.choose(i), opened: (i) => this.open(i),
     });
     this.on(this.querySelector('input'), 'input', () => { clearTimeout(this.wait); this.wait = setTimeout(() => this.load(), 250); });
     this.on(feed, 'event', () => { clearTimeout(this.wait); this.wait = setTimeout(() => this.load(), 400); });

@@ -18,6 +18,7 @@ export class VirtualGrid {
     box.addEventListener('click', (event) => this.clicked(event), { signal });
     box.addEventListener('dblclick', (event) => { const i = this.index(event); if (i >= 0) this.opened(i); }, { signal });
     box.addEventListener('keydown', (event) => this.pressed(event), { signal });
+    this.held(signal);
     new ResizeObserver(() => this.draw()).observe(box);
   }
 
@@ -49,6 +50,21 @@ export class VirtualGrid {
 
   index(event) { return Number(event.target.closest('.cell')?.dataset.i ?? -1); }
 
+  /** A finger that stays on a cell adds it to the chosen ones or takes it away, as Ctrl does. */
+  held(signal) {
+    let timer, down = false, done = false;
+    const stop = () => { down = false; clearTimeout(timer); };
+    this.box.addEventListener('pointerdown', (event) => {
+      const i = this.index(event);
+      done = false;
+      down = event.pointerType !== 'mouse' && i >= 0;
+      if (down) timer = setTimeout(() => { done = true; this.choose(i, { ctrlKey: true }); }, 450);
+    }, { signal });
+    for (const name of ['pointerup', 'pointercancel', 'scroll']) this.box.addEventListener(name, stop, { signal });
+    this.box.addEventListener('contextmenu', (event) => { if (down) event.preventDefault(); }, { signal });
+    this.box.addEventListener('click', (event) => { if (done) { done = false; event.stopImmediatePropagation(); } }, { signal, capture: true });
+  }
+
   clicked(event) { const i = this.index(event); if (i >= 0) this.choose(i, event); }
 
   choose(i, event = {}) {
@@ -67,6 +83,8 @@ export class VirtualGrid {
 
   all() { this.selected = new Set(Array.from({ length: this.count }, (_, i) => i)); this.draw(); this.picked(this.cursor, this.selected, {}); }
 
+  none() { this.selected = new Set(); this.draw(); this.picked(this.cursor, this.selected, {}); }
+
   show(i) {
     const top = Math.floor(i / this.columns) * this.height;
     if (top < this.box.scrollTop) this.box.scrollTop = top;
@@ -74,9 +92,11 @@ export class VirtualGrid {
   }
 
   pressed(event) {
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns, ArrowUp: -this.columns }[event.key];
+    const page = this.columns * Math.max(1, Math.floor(this.box.clientHeight / this.height));
+    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns, ArrowUp: -this.columns, PageDown: page, PageUp: -page, Home: -this.count, End: this.count }[event.key];
     if (step) { event.preventDefault(); this.choose(Math.max(0, Math.min(this.count - 1, this.cursor + step)), { shiftKey: event.shiftKey }); }
-    if (event.key === 'Enter') this.opened(this.cursor);
+    if (event.key === 'Enter' && this.count) { event.preventDefault(); this.opened(this.cursor); } // else it presses what then gets the focus
+    if (event.key === 'Escape' && this.selected.size) this.none();
     if (event.key === 'a' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); this.all(); }
   }
 }

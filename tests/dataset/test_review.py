@@ -107,6 +107,13 @@ def test_health_names_what_to_mend_with_a_filter_that_shows_it(dataset: Dataset)
         assert finding.en and finding.zh
 
 
+def test_small_is_what_is_smaller_than_the_training(dataset: Dataset) -> None:
+    def small(side: int) -> list[str]:
+        return [f.filter for f in health(dataset, View(dataset.store), side).findings if f.code == "small"]
+
+    assert (small(32), small(33)) == ([], ["res:<33"])
+
+
 def test_a_sound_dataset_has_no_findings(dataset: Dataset) -> None:
     for i in range(10):
         picture(dataset.root / f"p{i}.png", 40 + i, (600, 700))

@@ -20,7 +20,7 @@ from tests.taggers.test_job import tags_by_name
 def test_errors_cross_to_other_processes_with_their_values() -> None:
     for error in (
         NoAnswer(name="a.png", why=" x", why_zh=" y"),
-        NotFound(what="tagger", what_zh="标注模型", name="a", remedy="b", remedy_zh="c"),
+        NotFound(what="tagger", what_zh="打标器", name="a", remedy="b", remedy_zh="c"),
     ):
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is type(error) and again.to_json() == error.to_json()

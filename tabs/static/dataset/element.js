@@ -1,7 +1,7 @@
 // <easel-dataset>: the pictures of a dataset in a grid, the tags of the chosen ones with who said so and how sure, and
 // what people do to them with mouse and keyboard. The tools below the grid are one file each; tools.js lists them.
 
-import { BASE, Live, attempt, call, ended, esc, feed, lang, t, toast } from '../easel.js';
+import { BASE, Live, attempt, call, ended, esc, feed, hush, lang, lightbox, t, toast } from '../easel.js';
 import { inputValue } from '../form.js';
 import { jobHtml, listenForButtons } from '../job.js';
 import { VirtualGrid } from '../virtual.js';
@@ -33,7 +33,7 @@ class Dataset extends Live {
       <div class="ez-tools"><div class="strip" role="tablist"></div><div class="tool" role="tabpanel"></div></div>`;
     this.grid = new VirtualGrid(this.querySelector('.box'), {
       cell: 150, signal: this.aborter.signal, key: (i) => this.info.ids[i], render: (i) => this.cell(this.info.ids[i]),
-      picked: () => this.chosen(), seen: (first, end) => this.need(first, end),
+      picked: () => this.chosen(), seen: (first, end) => this.need(first, end), opened: (i) => this.enlarge(i),
     });
     this.grid.box.setAttribute('aria-label', t('tab.dataset'));
     this.search = this.querySelector('[type=search]');
@@ -48,6 +48,7 @@ class Dataset extends Live {
     this.on(this, 'dragleave', () => this.classList.remove('over'));
     this.on(this, 'drop', (event) => { event.preventDefault(); this.classList.remove('over'); this.act('upload', { files: event.dataTransfer.files }); });
     this.on(this, 'keydown', (event) => this.pressed(event));
+    this.on(document, 'keydown', (event) => this.elsewhere(event));
     for (const name of ['pointerover', 'focusin']) this.on(this, name, (event) => pointAt(this, event.target));
     this.on(feed, 'change', () => this.follow());
     this.list();
@@ -87,13 +88,14 @@ class Dataset extends Live {
     this.sending = setTimeout(() => { const sent = this.unsent; this.unsent = {}; call('datasets/draft', sent).catch(() => {}); }, 400);
   }
 
-  async load() {
+  /** The dataset as it is now. `calm` keeps the order of what is shown: what is being reviewed must not run away. */
+  async load({ calm = false } = {}) {
     const chosen = new Set(this.ids), words = new URLSearchParams({ filter: this.search.value, order: this.draft.order ?? '' });
     let info = this.name ? await attempt(call(`${this.path}?${words}`)) : NOTHING;
     this.wrong = info?.wrong;
     if (this.wrong) info = this.info === NOTHING ? await attempt(call(this.path)) : this.info;
     if (!info) return;
-    if (info !== this.info) info.ids = expanded(info.ids);
+    if (info !== this.info) info.ids = calm && this.draft.order ? inOrder(expanded(info.ids), this.info.ids) : expanded(info.ids);
     this.info = info;
     this.stale = new Set(this.cells.keys());
     for (const row of info.pictures) if (!this.cells.has(row[0])) { this.cells.set(row[0], row); this.stale.add(row[0]); }
@@ -144,15 +146,27 @@ class Dataset extends Live {
     const about = ids.length === 1 ? await attempt(call(`${this.path}/about/${ids[0]}`)) : undefined;
     if (String(ids) !== String(this.ids)) return; // another was chosen meanwhile
     this.picture = about;
-    this.paint(about ? pictureHtml(this, about) : ids.length ? manyHtml(ids) : `<p class="empty">${t(this.name ? 'dataset.hint' : 'dataset.none')}</p>`, aside);
+    this.paint(about ? pictureHtml(this, about) : ids.length ? manyHtml(ids) : `<p class="empty">${this.nothingWords()}</p>`, aside);
     if (this.tool.follows) this.drawTool();
+  }
+
+  /** What to do where no picture is chosen. */
+  nothingWords() {
+    const { name, info } = this;
+    return t(!name ? 'dataset.none' : info.ids.length ? 'dataset.hint' : info.total ? 'dataset.nomatch' : 'dataset.nopictures');
+  }
+
+  /** The picture at full size; the arrow keys go on through all that are shown. */
+  enlarge(at) {
+    const about = (id) => { const [, hash, name = ''] = this.cells.get(id) ?? []; return { url: this.whole(id, hash ?? ''), caption: name }; };
+    if (at < this.info.ids.length) lightbox({ length: this.info.ids.length, at: (i) => about(this.info.ids[i]) }, at);
   }
 
   /** One edit, then the dataset as it is now. Edits follow each other: a quick second one waits for the first. */
   change(action, body = {}) {
     const next = (this.last ?? Promise.resolve()).then(async () => {
       const answer = await attempt(call(`${this.path}/${action}`, body));
-      if (answer) await this.load();
+      if (answer) await this.load({ calm: true });
       return answer;
     });
     this.last = next.catch(() => {});
@@ -169,7 +183,7 @@ class Dataset extends Live {
   }
 
   /** Does what an element's data-act names; `element` is the button, form or input. */
-  act(verb, element, event) { if (VERBS[verb]) attempt(Promise.resolve(VERBS[verb](this, element, event))); }
+  act(verb, element, event) { hush(); if (VERBS[verb]) attempt(Promise.resolve(VERBS[verb](this, element, event))); }
 
   clicked(event) {
     const button = event.target.closest('button, a[data-filter], a[data-act]');
@@ -212,13 +226,25 @@ class Dataset extends Live {
     else if (key === 'p') this.grid.choose(Math.max(0, this.grid.cursor - 1));
   }
 
+  /** What had the focus may be gone after an edit, or is the tab's name: keys then count as well. */
+  elsewhere(event) {
+    const { target } = event;
+    if (this.contains(target) || target.closest?.('input, textarea, select, dialog') || document.querySelector('dialog[open]') || !this.checkVisibility()) return;
+    this.pressed(event);
+  }
+
   follow() {
     const job = [...feed.jobs.values()].filter((j) => JOBS.includes(j.kind) && j.settings?.dataset === this.name).sort((a, b) => b.created - a.created)[0];
     const shown = job && (!ended(job) || job.state !== 'done' || Date.now() / 1000 - job.finished < LATELY);
     this.paint(shown ? jobHtml(job) : '', this.querySelector('.job'));
     const mark = `${job?.id} ${job?.state}`;
-    if (this.mark && mark !== this.mark && job && ended(job)) { this.refused = problemsOf(job); this.load(); }
+    if (this.mark && mark !== this.mark && job && ended(job)) {
+      this.refused = problemsOf(job);
+      if (this.refused.length && this.going === job.id) { toast(t('dataset.leftout', { n: this.refused.length, tool: t('tool.check') }), true); this.keep({ tool: 'check' }); }
+      this.load();
+    }
     this.mark = mark;
+    if (job && !ended(job)) this.going = job.id;
     if (this.tool.watches) this.drawTool();
   }
 
@@ -255,6 +281,12 @@ function expanded(runs) {
   const ids = [];
   for (let i = 0; i < runs.length; i += 2) for (let k = 0; k < runs[i + 1]; k++) ids.push(runs[i] + k);
   return ids;
+}
+
+/** Ids in the order in which they stood before; new ones at the end. */
+function inOrder(ids, before) {
+  const places = new Map(before.map((id, i) => [id, i]));
+  return ids.sort((a, b) => (places.get(a) ?? before.length) - (places.get(b) ?? before.length));
 }
 
 /** Files that a job had to leave out, as {path, en, zh}. */

@@ -68,7 +68,7 @@ export const verbs = {
       toast(t('dataset.uploading', { i: i + 1, n: files.length }));
       await send(d, file).catch((error) => d.refused.push({ path: file.name, en: error.message, zh: error.message }));
     }
-    toast(t('dataset.uploaded', { n: files.length - d.refused.length, bad: d.refused.length }), d.refused.length > 0);
+    toast(t(d.refused.length ? 'dataset.someuploaded' : 'dataset.uploaded', { n: files.length - d.refused.length, bad: d.refused.length }), d.refused.length > 0);
     if (d.refused.length) d.keep({ tool: 'check' });
     await attempt(d.load());
   },

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +52,27 @@ def read_tag_list(path: Path) -> list[ListedTag]:
     except UnicodeDecodeError as error:
         raise BadTagList(name=path.name, reason="it is not UTF-8 text") from error
     found = []
-    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
-        if not row or (number == 1 and row[0].lower() in ("tag", "name")):
-            continue
-        if len(row) < 3 or not row[2].strip().lstrip("-").isdigit():
-            raise BadTagList(name=path.name, reason=f"line {number} is {','.join(row)[:60]!r}")
-        aliases = tuple(canonical(alias) for alias in (row[3].split(",") if len(row) > 3 else ()) if alias.strip())
-        found.append(ListedTag(canonical(row[0]), _CATEGORIES.get(row[1].strip(), "general"), int(row[2]), aliases))
+    lines = csv.reader(io.StringIO(text.replace("\0", "")))
+    try:
+        for number, row in enumerate(lines, start=1):
+            if not row or (number == 1 and row[0].lower() in ("tag", "name")):
+                continue
+            if (tag := _listed(row)) is None:
+                raise BadTagList(name=path.name, reason=f"line {number} is {','.join(row)[:60]!r}")
+            found.append(tag)
+    except csv.Error as error:
+        raise BadTagList(name=path.name, reason=f"line {lines.line_num}: {error}") from error
     return found
+
+
+def _listed(row: list[str]) -> ListedTag | None:
+    """A row of a list; None where it is none. Lists of quality tags have a word or nothing for the count."""
+    name, category, count, aliases = (*map(str.strip, row[:4]), *[""] * (4 - len(row)))
+    told = re.fullmatch(r"-?[0-9]{1,15}", count)
+    if not canonical(name) or len(row) < 3 or not (told or (len(row) > 3 and re.fullmatch(r"-?[0-9]{1,3}", category))):
+        return None
+    others = tuple(found for alias in aliases.split(",") if alias != "null" and (found := canonical(alias)))
+    return ListedTag(canonical(name), _CATEGORIES.get(category, "general"), int(count) if told else 0, others)
 
 
 def complete(typed: str, own: Iterable[Count], listed: Iterable[ListedTag] = (), limit: int = 20) -> list[Completion]:

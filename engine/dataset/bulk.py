@@ -108,7 +108,7 @@ def retag(view: View, picture: Picture, names: Iterable[str]) -> Plan:
     wanted = [name for name in dict.fromkeys(map(canonical, names)) if name]
     have = [tag.name for tag in view.tags(picture.id) if tag.category != "rating"]
     change = _change(picture, have, wanted)
-    return Plan(f"Tags of {picture.name}", (change,) if change else ())
+    return Plan(f"… {picture.name}", (change,) if change else ())
 
 
 def _added(view: View, edit: BulkEdit) -> Callable[[Picture], Change | None]:

@@ -153,8 +153,11 @@ def escape(text: str) -> str:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a name fits a pattern with * and ?. Brackets are letters: tags have them."""
-    if "*" not in pattern and "?" not in pattern:
+    """Whether a name fits a pattern with * and ?. Brackets are letters: tags have them.
+
+    A pattern of signs alone, such as !?, is a tag.
+    """
+    if pattern == name or ("*" not in pattern and ("?" not in pattern or not any(map(str.isalnum, pattern)))):
         return pattern == name
     return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), name) is not None
 

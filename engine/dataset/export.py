@@ -7,12 +7,12 @@ pictures that share one sidecar (a.png, a.jpg) are listed, not guessed about.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.dataset.captions import CaptionRules, caption, split_tags
+from engine.dataset.captions import CaptionRules, canonical, caption, split_tags
 from engine.dataset.library import Dataset, safe_name
 from engine.dataset.pictures import content_hash
 from engine.dataset.records import GENERAL, Picture, Reading
@@ -36,6 +36,11 @@ class SharedSidecar(InputError):
 class SidecarChanged(InputError):
     en = "{sidecar} was changed outside Easel and was left as it is. Import it first, or export with overwrite."
     zh = "{sidecar} 在 Easel 之外被修改过，已保持原样。请先导入，或选择覆盖导出。"
+
+
+class SidecarInTheWay(InputError):
+    en = "{sidecar} is a folder, so that no caption can be written there. Rename the folder."
+    zh = "{sidecar} 是文件夹，无法写入标注。请重命名该文件夹。"
 
 
 class CaptionTooLong(InputError):
@@ -116,30 +121,41 @@ def import_sidecars(
     *,
     read_as: Literal["tags", "caption"] = "tags",
     suffixes: Iterable[Suffix] = SIDECAR_SUFFIXES,
+    only: Collection[str] | None = None,
+    first: bool = False,
 ) -> SidecarReport:
-    """Take in the sidecars that lie beside the pictures: as a reading of tags, or as caption versions (one edit).
+    """Take in the sidecars that lie beside the pictures, or those of `only`: as a reading of tags, or as caption
+    versions; one edit. What is there when a folder is taken in `first` is how the dataset begins, and no edit.
 
     The trigger word of the dataset's rules is left out of what is read: the rules put it there.
     """
     report, readings, texts = SidecarReport(), {}, {}
-    trigger = rules_of(dataset).trigger_word
+    rules = rules_of(dataset)
     for picture in view.pictures():
         for path in picture.paths:
-            name = next((n for s in suffixes if (dataset.root / (n := _sidecar(path, s))).is_file()), None)
-            if name is None:
+            names = [_sidecar(path, spelled) for suffix in suffixes for spelled in (suffix, suffix.upper())]
+            name = next((name for name in names if (dataset.root / name).is_file()), None)
+            if name is None or (only is not None and name not in only):
                 continue
             with listed(report, name):
                 text, digest = read_caption(dataset.root / name)
                 dataset.store.set_sidecar(path, digest)
-                tags = [tag for tag in split_tags(text) if tag != trigger]
-                readings[picture.id] = Reading([(tag, view.category(tag) or GENERAL, 1.0) for tag in tags])
+                readings[picture.id] = tags_read(view, rules, text)
                 texts[picture.id] = text.strip()
                 report.done += 1
-    if read_as == "tags" and readings:
+    if read_as == "tags" and readings and first:
         dataset.store.add_readings(dataset.store.source("sidecar").id, readings)
+    elif read_as == "tags" and readings:
+        dataset.store.import_readings(dataset.store.source("sidecar").id, readings, f"← {len(readings)} .txt")
     elif texts:
-        dataset.store.write_captions(texts, f"Import {len(texts)} captions", tool="sidecar")
+        dataset.store.write_captions(texts, f"← {len(texts)} .txt", tool="sidecar")
     return report
+
+
+def tags_read(view: View, rules: CaptionRules, text: str) -> Reading:
+    """The tags of a text as a reading, without the trigger word."""
+    tags = [tag for tag in split_tags(text) if tag != canonical(rules.trigger_word)]
+    return Reading([(tag, view.category(tag) or GENERAL, 1.0) for tag in tags])
 
 
 def add_sidecar(dataset: Dataset, name: str, data: bytes) -> str:
@@ -150,7 +166,7 @@ def add_sidecar(dataset: Dataset, name: str, data: bytes) -> str:
     clean = safe_name(name)
     if len(data) > MAX_CAPTION:
         raise CaptionTooLong(sidecar=clean, size=len(data), limit=MAX_CAPTION)
-    _decoded(data, clean)
+    decoded(data, clean)
     owner = next((p for p in dataset.store.files() if Path(p).stem.casefold() == Path(clean).stem.casefold()), None)
     if owner is None:
         raise NoPictureOf(sidecar=clean)
@@ -166,16 +182,17 @@ def read_caption(path: Path) -> tuple[str, str]:
     if size > MAX_CAPTION:
         raise CaptionTooLong(sidecar=path.name, size=size, limit=MAX_CAPTION)
     data = path.read_bytes()
-    return _decoded(data, path.name), content_hash(data)
+    return decoded(data, path.name), content_hash(data)
 
 
-def _decoded(data: bytes, name: str) -> str:
+def decoded(data: bytes, name: str) -> str:
+    """Text of a file in UTF-8, or UTF-16 with its mark. Raises CaptionNotText."""
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise CaptionNotText(sidecar=name) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
 
 
 def _write(
@@ -183,6 +200,8 @@ def _write(
 ) -> None:
     target = dataset.root / name
     before = target.read_bytes() if target.is_file() else None
+    if target.is_dir():
+        raise SidecarInTheWay(sidecar=name)
     if before == data:
         report.unchanged += 1
     elif before is not None and not overwrite and content_hash(before) != known:

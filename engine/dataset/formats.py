@@ -8,15 +8,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.dataset.captions import split_tags
-from engine.dataset.export import SidecarReport, caption_of, rules_of
+from engine.dataset.export import CaptionNotText, SidecarReport, caption_of, decoded, rules_of, tags_read
 from engine.dataset.library import Dataset
-from engine.dataset.records import GENERAL, Picture, Reading
+from engine.dataset.records import Picture
 from engine.dataset.view import View
 from engine.errors import InputError
 from engine.settings import nearest
@@ -35,9 +34,17 @@ _COLUMNS = {"diffusers csv": ("file_name", "text"), "diffsynth": ("image", "prom
 PROMPT = "Describe this image."
 
 
+MOST_COMPARED = 3  # names without a picture for which the nearest is sought; each is compared with all
+
+
 class WrongMetadata(InputError):
     en = "{name} is not a caption file that can be read: {reason}."
     zh = "{name} 不是可读取的描述文件：{reason}。"
+
+
+class NoSuchPicture(InputError):
+    en = "There is no picture {name}; the nearest is {close}."
+    zh = "没有图片 {name}；最接近的是 {close}。"
 
 
 def export_file(
@@ -63,30 +70,53 @@ def export_file(
 
 
 def import_file(dataset: Dataset, view: View, path: Path, *, read_as: Literal["tags", "caption"]) -> SidecarReport:
-    """Take the captions of such a file in, by the names of its pictures; which format it is shows in its content."""
-    found, report = _read(path), SidecarReport()
-    known = {name: picture.id for picture in view.pictures() for name in picture.paths}
-    stems = {name.rsplit(".", 1)[0]: id for name, id in known.items()}
+    """Take the captions of such a file in, by the names of its pictures; which format it is shows in its content.
+
+    The trigger word of the dataset's rules is left out of tags: the rules put it there.
+    """
+    found, report = _read(path, read_as), SidecarReport()
+    names = _Names(view)
     texts: dict[int, str] = {}
     for name, text in found.items():
-        relative = name.replace("\\", "/").removeprefix("./")
-        id = known.get(relative, stems.get(relative, known.get(relative.rsplit("/", 1)[-1])))
+        id = names.picture(name)
         if id is None:
-            close = nearest(relative, list(known))
-            problem = WrongMetadata(name=path.name, reason=f"there is no picture {name}; the nearest is {close}")
-            report.problems[name] = problem.to_json()
+            close = names.nearest(name) if len(report.problems) < MOST_COMPARED else ""
+            report.problems[name] = NoSuchPicture(name=name, close=close or "?").to_json()
         else:
             texts[id] = text
             report.done += 1
     if read_as == "caption" and texts:
-        dataset.store.write_captions(texts, f"Import {path.name}", tool=f"file:{path.name}")
+        dataset.store.write_captions(texts, f"← {path.name}", tool=f"file:{path.name}")
     elif texts:
-        readings = {
-            id: Reading([(tag, view.category(tag) or GENERAL, 1.0) for tag in split_tags(text)])
-            for id, text in texts.items()
-        }
-        dataset.store.add_readings(dataset.store.source(f"file:{path.name}").id, readings)
+        readings = {id: tags_read(view, rules_of(dataset), text) for id, text in texts.items()}
+        dataset.store.import_readings(dataset.store.source(f"file:{path.name}").id, readings, f"← {path.name}")
     return report
+
+
+class _Names:
+    """Pictures by what other programs call them: the path here, the end of a path elsewhere, with or without suffix; or
+    the name alone where only one picture has it."""
+
+    def __init__(self, view: View) -> None:
+        self._paths = {path: picture.id for picture in view.pictures() for path in picture.paths}
+        self._stems = {path.rsplit(".", 1)[0]: id for path, id in self._paths.items()}
+        self._alone: dict[str, set[int]] = defaultdict(set)
+        for path, id in self._paths.items():
+            last = path.rsplit("/", 1)[-1]
+            self._alone[last].add(id)
+            self._alone[last.rsplit(".", 1)[0]].add(id)
+
+    def picture(self, name: str) -> int | None:
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            if (id := self._paths.get(end, self._stems.get(end))) is not None:
+                return id
+        alone = self._alone.get(parts[-1], set()) if parts else set()
+        return next(iter(alone)) if len(alone) == 1 else None
+
+    def nearest(self, name: str) -> str:
+        return nearest(name.replace("\\", "/"), list(self._paths))
 
 
 def _text(format: Format, rows: list[tuple[str, str, Picture]], prompt: str) -> str:
@@ -130,43 +160,78 @@ def _message(prompt: str) -> Callable[[str, str], dict[str, Any]]:
     }
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read(path: Path, read_as: Literal["tags", "caption"]) -> dict[str, str]:
     """{picture: caption} of any of the formats."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decoded(path.read_bytes(), path.name).replace("\0", "")
+    except CaptionNotText as error:
+        raise WrongMetadata(name=path.name, reason="it is not UTF-8 text") from error
+    try:
         if path.suffix.lower() == ".csv":
             return _read_csv(path, text)
         if path.suffix.lower() == ".jsonl":
-            return dict(_read_row(json.loads(line)) for line in text.splitlines() if line.strip())
+            # not splitlines: captions may have the line ends of Unicode in them
+            rows = enumerate(text.split("\n"), start=1)
+            return dict(_read_row(path, number, json.loads(line)) for number, line in rows if line.strip())
         data = json.loads(text)
-        if not isinstance(data, dict):
-            raise WrongMetadata(name=path.name, reason="it is no JSON object of pictures")
-        return {name: _joined(row) for name, row in data.items()}
-    except UnicodeDecodeError as error:
-        raise WrongMetadata(name=path.name, reason="it is not UTF-8 text") from error
-    except (json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (json.JSONDecodeError, RecursionError, csv.Error) as error:
         raise WrongMetadata(name=path.name, reason=f"{type(error).__name__}: {error}") from error
+    if not isinstance(data, dict):
+        raise WrongMetadata(name=path.name, reason="it is no JSON object of pictures")
+    return {name: _joined(path, name, row, read_as) for name, row in data.items()}
 
 
 def _read_csv(path: Path, text: str) -> dict[str, str]:
-    rows = list(csv.DictReader(io.StringIO(text)))
-    for name, caption in _COLUMNS.values():
-        if rows and {name, caption} <= rows[0].keys():
-            return {row[name]: row[caption] or "" for row in rows}
+    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    header = [column.strip().lower() for column in rows[0]] if rows else []
+    for columns in _COLUMNS.values():
+        if set(columns) <= set(header):
+            name, caption = map(header.index, columns)
+            told = [row for row in rows[1:] if len(row) > name and row[name]]
+            return {row[name]: row[caption] if len(row) > caption else "" for row in told}
     found = ", ".join(rows[0]) if rows else "no rows"
     wanted = " or ".join(" and ".join(columns) for columns in _COLUMNS.values())
     raise WrongMetadata(name=path.name, reason=f"it needs the columns {wanted} and has {found}")
 
 
-def _read_row(row: dict[str, Any]) -> tuple[str, str]:
-    if "messages" in row:
-        answers = [m["content"] for m in row["messages"] if m["role"] == "assistant"]
-        return row["images"][0], answers[-1]
-    if "image_path" in row:
-        return row["image_path"], row["caption"]
-    return row["file_name"], row["text"]
+def _read_row(path: Path, number: int, row: Any) -> tuple[str, str]:
+    """One line of jsonl, of any of the kinds."""
+    try:
+        if "messages" in row:
+            answers = [message["content"] for message in row["messages"] if message["role"] == "assistant"]
+            image = row["images"][0]
+            return _name(image["path"] if isinstance(image, dict) else image), _words(answers[-1])
+        if "image_path" in row:
+            return _name(row["image_path"]), _words(row["caption"])
+        return _name(row["file_name"]), _words(row["text"])
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise WrongMetadata(name=path.name, reason=f"line {number}: {type(error).__name__} {error}") from error
 
 
-def _joined(row: dict[str, Any]) -> str:
-    """kohya keeps tags and caption of a picture apart."""
-    return row.get("caption") or row.get("tags") or ""
+def _joined(path: Path, name: str, row: Any, read_as: Literal["tags", "caption"]) -> str:
+    """kohya keeps tags and caption of a picture apart, and trains on the caption with the tags behind it."""
+    if not isinstance(row, dict):
+        raise WrongMetadata(name=path.name, reason=f"'{name}' has {str(row)[:40]!r} where caption and tags should be")
+    try:
+        text, tags = _words(row.get("caption")), _words(row.get("tags"))
+    except ValueError as error:
+        raise WrongMetadata(name=path.name, reason=f"'{name}': {error}") from error
+    return tags or text if read_as == "tags" else ", ".join(filter(None, (text, tags)))
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{str(value)[:40]!r} is no path of a picture")
+    return value
+
+
+def _words(value: Any) -> str:
+    """A caption; none is empty, several are one a line, and messages may come in parts."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        parts = [part.get("text") or "" if isinstance(part, dict) else _words(part) for part in value]
+        return "\n".join(filter(None, parts))
+    if not isinstance(value, str):
+        raise ValueError(f"{str(value)[:40]!r} is no text")
+    return value

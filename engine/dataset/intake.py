@@ -15,7 +15,7 @@ def take_in(dataset: Dataset, progress: ProgressSink = silent, listed: Listing |
     masks where nothing was ever edited."""
     report = scan(dataset, progress, listed=listed)
     if not dataset.store.sources():
-        import_sidecars(dataset, View(dataset.store))
+        import_sidecars(dataset, View(dataset.store), first=True)
     if report.masks and not dataset.store.events(1):
         import_masks(dataset)
     return report

@@ -85,8 +85,9 @@ def unpack(ctx: JobContext, settings: UnpackSettings) -> dict[str, Any]:
             archive.unlink(missing_ok=True)
             raise
         problems = dict(report.left_out)
-        if any(name.endswith(SIDECAR_SUFFIXES) for name in report.files):
-            problems |= import_sidecars(dataset, View(dataset.store), read_as=settings.read_as).problems
+        if captions := {name for name in report.files if name.lower().endswith(SIDECAR_SUFFIXES)}:
+            view = View(dataset.store)
+            problems |= import_sidecars(dataset, view, read_as=settings.read_as, only=captions).problems
         if masks_among(report.files):
             problems |= import_masks(dataset).problems
     archive.unlink(missing_ok=True)

@@ -111,7 +111,7 @@ def add_upload(dataset: Dataset, name: str, data: bytes) -> str:
     digest = content_hash(data)
     twin = dataset.store.with_content(digest)
     if twin is not None:
-        dataset.store.return_pictures([twin.id], f"Upload {twin.name} again")
+        dataset.store.return_pictures([twin.id], f"+ ▢ {twin.name}")
         return twin.path
     free = _claim(dataset.root, clean)
     try:

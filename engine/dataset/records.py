@@ -130,11 +130,13 @@ class Changes:
     removed: list[tuple[int, int, int]] = field(default_factory=list)  # picture, before, after
     marks: list[tuple[int, str, Any, Any]] = field(default_factory=list)  # picture, kind, before, after (None: none)
     votes: list[tuple[int, int, int | None, int | None]] = field(default_factory=list)  # captions; better
+    readings: list[tuple[int, int, list[str] | None, list[str] | None]] = field(default_factory=list)  # picture, source
     regions: list[tuple[int, int, int, Any]] = field(default_factory=list)  # picture, source, place, what is taken away
 
     @property
     def pictures(self) -> set[int]:
-        return {row[0] for row in (*self.decisions, *self.captions, *self.removed, *self.marks, *self.regions)}
+        of_pictures = (self.decisions, self.captions, self.removed, self.marks, self.readings, self.regions)
+        return {row[0] for rows in of_pictures for row in rows}
 
     def __bool__(self) -> bool:
         return any(vars(self).values())

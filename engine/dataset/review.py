@@ -87,7 +87,7 @@ def accept_suggestions(view: View, source: int, chosen: Iterable[Suggestion]) ->
     policy = next(s.policy for s in view.sources() if s.id == source)
     moved = {suggestion.name: suggestion.proposed for suggestion in chosen}
     changed = replace(policy, per_tag={**policy.per_tag, **moved})
-    return view.store.set_policy(source, changed, f"Thresholds of {len(moved)} tags")
+    return view.store.set_policy(source, changed, f"⇕ {len(moved)}")
 
 
 def agreement(view: View) -> dict[tuple[int, int], float]:

@@ -7,6 +7,7 @@ captions.py); nothing here formats text.
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import zlib
@@ -14,8 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from engine.dataset.database import parts
-from engine.dataset.records import GENERAL, USER, CaptionVersion, Changes, Decision, Event, Mark, Policy
+from engine.dataset.records import GENERAL, USER, CaptionVersion, Changes, Decision, Event, Mark, Policy, Reading
 from engine.dataset.tables import Tables
+
+_READINGS = "SELECT picture, terms, scores FROM readings WHERE source=?"
 
 
 class Store(Tables):
@@ -94,6 +97,20 @@ class Store(Tables):
 
         return self.edit(title, make)
 
+    def import_readings(self, source: int, readings: Mapping[int, Reading], title: str) -> Event | None:
+        """Tags that somebody took in from a file, as one event; what a tool reads is no edit, see `add_readings`."""
+
+        def make() -> Changes:
+            changes = Changes()
+            before = {p: _packed(t, s) for p, t, s in self.rows(_READINGS, source)}
+            self.add_readings(source, readings)
+            for picture, terms, scores in self.rows(_READINGS, source):
+                if picture in readings and (after := _packed(terms, scores)) != before.get(picture):
+                    changes.readings.append((picture, source, before.get(picture), after))
+            return changes
+
+        return self.edit(title, make)
+
     def write_captions(self, texts: Mapping[int, str], title: str, tool: str = USER, **source: Any) -> Event | None:
         """New current captions by picture id, as one event. Old versions stay."""
 
@@ -123,15 +140,15 @@ class Store(Tables):
         return self.edit(title, make)
 
     def restore_captions(self, moment: float, title: str) -> Event | None:
-        """Make the captions current that were the newest at a unix time; none where there was none yet."""
+        """Make the captions current that were so at a unix time; none where there was none yet."""
 
         def make() -> Changes:
-            found = self.rows(
-                "SELECT p.id, p.caption, (SELECT MAX(c.id) FROM captions c WHERE c.picture=p.id AND c.created<=?) "
-                "FROM pictures p",
-                moment,
-            )
-            return Changes(captions=[(id, now, then) for id, now, then in found if now != then])
+            now, then = dict(self.rows("SELECT id, caption FROM pictures")), {}
+            later = "SELECT changes FROM events WHERE state='done' AND time>? ORDER BY seq DESC"
+            for (packed,) in self.rows(later, moment):
+                for picture, before, _ in json.loads(zlib.decompress(packed)).get("captions", ()):
+                    then[picture] = before
+            return Changes(captions=[(id, now[id], version) for id, version in then.items() if now[id] != version])
 
         return self.edit(title, make)
 
@@ -259,6 +276,11 @@ class Store(Tables):
         )
         for row in changes.meta:
             self._set_meta(row[0], row[side])
+        self._db.executemany(
+            "INSERT OR REPLACE INTO readings (picture, source, terms, scores, cuts, created, revision) "
+            "VALUES (?,?,?,?,'{}',?,?)",
+            [(row[0], row[1], *_unpacked(row[side]), now, revision) for row in changes.readings],
+        )
         for picture, source, place, region in changes.regions if after else changes.regions[::-1]:
             self._move_region(picture, source, place, region, taken=after)
 
@@ -284,3 +306,12 @@ class Store(Tables):
             rows = self.rows(f"SELECT picture, term, state FROM decisions WHERE picture IN ({marks})", *part)
             found.update({(p, t): s for p, t, s in rows})
         return found
+
+
+def _packed(terms: bytes, scores: bytes) -> list[str]:
+    """A reading as an event keeps it."""
+    return [base64.b64encode(values).decode() for values in (terms, scores)]
+
+
+def _unpacked(kept: Any) -> list[bytes]:
+    return [base64.b64decode(values) for values in kept or ("", "")]

@@ -181,7 +181,7 @@ class View(Judged):
         """Pictures of which a source with `tool` in its name read tags, a caption or regions, by place."""
         with self._fresh():
             wanted = {source.id for source in self._sources.values() if tool in source.tool and source.tool != USER}
-            pictures = {picture for picture, source in self._raw if source in wanted}
+            pictures = {picture for (picture, source), read in self._raw.items() if source in wanted and len(read[0])}
             for table in ("captions", "regions WHERE regions<>'[]'"):
                 rows = self.store.rows(f"SELECT DISTINCT picture, source FROM {table}")
                 pictures.update(picture for picture, source in rows if source in wanted)

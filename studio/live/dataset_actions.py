@@ -88,8 +88,7 @@ def threshold(value: Any) -> float:
 
 def _decide(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
     text, state = str(body.get("tag", "")), body.get("state")
-    # a tag that is known may have a comma in it
-    tags = [canonical(text)] if view.category(canonical(text)) is not None else split_tags(text)
+    tags = _typed(view, text)
     if not tags or state not in (-1, 0, 1):
         raise NoTag()
     rows = [(picture, canonical(tag), state) for picture in _ids(body) for tag in tags]
@@ -108,7 +107,7 @@ def _bulk(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, An
     """An edit of many pictures: shown with `apply` false, made with `apply` true and the digest of what was shown."""
     how, find, new = (str(body.get(name) or "") for name in ("action", "find", "replace"))
     tags = {"add": find, "remove": find, "replace": new}.get(how, "")
-    edit: dict[str, Any] = {"how": how, "tags": split_tags(tags)}
+    edit: dict[str, Any] = {"how": how, "tags": _typed(view, tags)}
     edit |= {"find": find} if how not in ("add", "remove") else {}
     edit |= {"replace": new} if how in ("regex", "find in captions", "regex in captions") else {}
     edit |= {"ignore_case": True} if body.get("ignore_case") else {}
@@ -253,6 +252,11 @@ ACTIONS: dict[str, Action] = {
     "export": _export,
     "import": _import,
 }
+
+
+def _typed(view: View, text: str) -> list[str]:
+    """Tags as somebody typed them: one that is known may have a comma in it."""
+    return [canonical(text)] if view.category(canonical(text)) is not None else split_tags(text)
 
 
 def _ids(body: dict[str, Any]) -> list[int]:

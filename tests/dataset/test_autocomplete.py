@@ -19,11 +19,22 @@ def test_a_list_is_read_with_categories_and_aliases(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("data", [b"tag only\n", b"a,b\n", b"a,0,many\n", b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"tag only\n", b"a,b\n", b"a,0,many\n", b"\xff\xfe\x00", b",0,5,\n", b"tag_id,name,category,count\n"),
+        *(b'a,0,5,"' + b"x" * 200_000 + b'"\n', b"a,x," + b"9" * 5000 + b",\n"),
+    ],
+)
 def test_a_list_with_wrong_columns_says_which_line(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.csv").write_bytes(data)
     with pytest.raises(BadTagList, match=r"x\.csv"):
         read_tag_list(tmp_path / "x.csv")
+
+
+def test_a_list_of_quality_tags_has_words_for_counts(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("best_quality,5,Quality tag,null\n")
+    assert read_tag_list(tmp_path / "q.csv") == [ListedTag("best_quality", "meta", 0)]
 
 
 def test_own_tags_come_first_and_beginnings_before_middles() -> None:

@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from engine.dataset.captions import KAOMOJI, CaptionRules, Tag, canonical, caption, pretty, split_tags, tag_list
+from engine.dataset.captions import (
+    KAOMOJI,
+    CaptionRules,
+    Tag,
+    canonical,
+    caption,
+    matches,
+    pretty,
+    split_tags,
+    tag_list,
+)
 from engine.dataset.tokens import count_tokens
 from engine.families.parts.tokenizer import clip_tokenizer
 
@@ -141,3 +151,19 @@ def test_tags_go_from_the_end_until_the_caption_fits_its_text_encoder() -> None:
 @pytest.mark.parametrize("text", ["", "a", "long hair, o_o, :3, ;,; , x", "a red hat, blue sky", "猫, fate (series)"])
 def test_tokens_are_those_of_the_whole_text(text: str) -> None:
     assert count_tokens("clip", text) == len(clip_tokenizer().encode(text))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        ("!?", "!!", False),
+        ("!?", "!?", True),
+        ("?", "x", False),
+        ("*", "x", True),
+        ("red_?at", "red_hat", True),
+        ("...", "...", True),
+        ("(o)_(?)", "(o)_(o)", True),
+    ],
+)
+def test_patterns_of_signs_are_tags(pattern: str, name: str, fits: bool) -> None:
+    assert matches(pattern, name) == fits

@@ -7,6 +7,7 @@ import pytest
 import engine.workspace
 from engine.dataset.captions import CaptionRules
 from engine.dataset.export import export_sidecars, import_sidecars, set_rules
+from engine.dataset.intake import take_in
 from engine.dataset.library import Dataset
 from engine.dataset.pictures import scan
 from engine.dataset.records import Reading
@@ -160,3 +161,32 @@ def test_faces_and_commas_in_tags_survive_files(dataset: Dataset) -> None:
     dataset.store.undo()
     import_sidecars(dataset, view)
     assert [tag.name for tag in view.tags(1)] == [*faces, "1_000_cranes"]
+
+
+def test_a_trigger_word_of_two_words_is_no_tag(dataset: Dataset) -> None:
+    set_rules(dataset, CaptionRules(trigger_word="my word"))
+    (dataset.root / "a.txt").write_text("my word, cat")
+    import_sidecars(dataset, view := View(dataset.store))
+    assert [tag.name for tag in view.tags(1)] == ["cat"]
+
+
+def test_captions_in_capitals_are_found_and_folders_are_told(dataset: Dataset) -> None:
+    (dataset.root / "a.TXT").write_text("cat")
+    (dataset.root / "b.txt").mkdir()
+    view = View(dataset.store)
+    assert import_sidecars(dataset, view).done == 1
+    assert [tag.name for tag in view.tags(1)] == ["cat"]
+    report = export_sidecars(dataset, view)
+    assert report.done == 2 and "folder" in report.problems["b.txt"]["en"]
+
+
+def test_an_import_is_undone_but_not_what_a_folder_began_with(dataset: Dataset) -> None:
+    (dataset.root / "a.txt").write_text("cat")
+    take_in(dataset)
+    view = View(dataset.store)
+    assert dataset.store.events() == [] and [tag.name for tag in view.tags(1)] == ["cat"]
+    (dataset.root / "a.txt").write_text("dog")
+    import_sidecars(dataset, view)
+    assert [tag.name for tag in view.tags(1)] == ["dog"]
+    dataset.store.undo()
+    assert [tag.name for tag in view.tags(1)] == ["cat"]

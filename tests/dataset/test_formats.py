@@ -10,6 +10,7 @@ from engine.dataset.captions import CaptionRules
 from engine.dataset.export import set_rules
 from engine.dataset.formats import FILES, Format, WrongMetadata, export_file, import_file
 from engine.dataset.library import Dataset
+from engine.dataset.query import matching
 from engine.dataset.view import View
 
 
@@ -76,7 +77,12 @@ def test_pictures_that_are_not_there_are_listed(dataset: Dataset, view: View, tm
         ("m.csv", b"", "no rows"),
         ("m.jsonl", b'{"file_name": "a.png"}\n', "KeyError"),
         ("m.jsonl", b"not json\n", "JSONDecodeError"),
+        ("m.jsonl", b"{}\n\n5\n", "line 1"),
+        ("m.jsonl", b'{"file_name": "a.png", "text": 5}', "no text"),
+        ("m.csv", b"file_name,text\na.png," + b"x" * 200_000, "field limit"),
         ("m.json", b"[1]", "no JSON object"),
+        ("m.json", b"[" * 100_000, "Recursion"),
+        ("m.json", b'{"a": null}', "'a' has 'None'"),
         ("m.json", b"\xff\xfe\x00", "UTF-8"),
     ],
 )
@@ -86,3 +92,61 @@ def test_what_can_not_be_read_says_why(
     (tmp_path / name).write_bytes(data)
     with pytest.raises(WrongMetadata, match=words):
         import_file(dataset, view, tmp_path / name, read_as="tags")
+
+
+def test_paths_of_other_machines_are_known_by_their_end(dataset: Dataset, view: View, tmp_path: Path) -> None:
+    paths = ("/data/x/sub/c.jpg", "C:\\set\\b.png", "D:\\any\\a")
+    (tmp_path / "meta.json").write_text(json.dumps({path: {"tags": f"tag {i}"} for i, path in enumerate(paths)}))
+    assert import_file(dataset, view, tmp_path / "meta.json", read_as="tags").done == 3
+    assert [[t.name for t in view.tags(i)][:1] for i in (1, 2, 3)] == [["tag_2"], ["tag_1"], ["tag_0"]]
+    (tmp_path / "c.json").write_text('{"c": {"tags": "alone"}}')  # its folder is not said, and only one is called so
+    assert import_file(dataset, view, tmp_path / "c.json", read_as="tags").done == 1
+
+
+def test_kohyas_tags_are_tags_and_its_caption_has_them_behind_it(dataset: Dataset, view: View, tmp_path: Path) -> None:
+    rows = {"a": {"caption": "a girl", "tags": "bbdr, hat, :3"}, "b": {"caption": None, "tags": None}}
+    (tmp_path / "meta.json").write_text(json.dumps(rows))
+    import_file(dataset, view, tmp_path / "meta.json", read_as="tags")
+    assert [t.name for t in view.tags(1)][:2] == ["hat", ":3"]  # the trigger word is the rules'
+    import_file(dataset, view, tmp_path / "meta.json", read_as="caption")
+    assert view.captions()[:2] == ["a girl, bbdr, hat, :3", ""]
+
+
+def test_tags_from_a_file_are_one_edit_and_others_stay(dataset: Dataset, view: View, tmp_path: Path) -> None:
+    def tags() -> list[str]:
+        return [tag.name for tag in view.tags(2)]
+
+    for text in ("one, two", "three"):
+        (tmp_path / "m.csv").write_text(f'file_name,text\nb.png,"{text}"\n')
+        import_file(dataset, view, tmp_path / "m.csv", read_as="tags")
+    dataset.store.decide([(2, "mine", 1)], "Mine")
+    assert tags() == ["three", "mine"]
+    dataset.store.undo()
+    dataset.store.undo()
+    assert tags() == ["one", "two"]
+    dataset.store.undo()
+    assert tags() == [] and not matching(view, "source:m.csv").any()
+    assert [dataset.store.redo() is not None for _ in range(4)] == [True, True, True, False]
+    assert tags() == ["three", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"file_name": "a.png", "text": "one\u2028two"}, "one\u2028two"),
+        ({"file_name": "a.png", "text": None}, ""),
+        ({"image_path": "a.png", "caption": ["one", "two"]}, "one\ntwo"),
+        (
+            {
+                "messages": [{"role": "assistant", "content": [{"type": "text", "text": "one"}]}],
+                "images": [{"path": "a.png"}],
+            },
+            "one",
+        ),
+    ],
+)
+def test_rows_as_other_programs_write_them(dataset: Dataset, view: View, tmp_path: Path, row: dict, text: str) -> None:
+    dataset.store.write_captions({1: "before"}, "Before")
+    (tmp_path / "m.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n\n", encoding="utf-8-sig")
+    assert import_file(dataset, view, tmp_path / "m.jsonl", read_as="caption").done == 1
+    assert view.captions()[0] == text

@@ -9,7 +9,7 @@ from PIL import Image
 
 from engine.dataset.archives import NotAZip
 from engine.dataset.job import MeasureSettings, ScanSettings, UnpackSettings, look_through, run, unpack, uploads
-from engine.dataset.library import Library
+from engine.dataset.library import Dataset, Library
 from engine.dataset.query import matching
 from engine.dataset.view import View
 from engine.errors import Cancelled, NotFound
@@ -115,3 +115,15 @@ def test_what_is_no_zip_is_refused_and_not_kept(workspace: Workspace) -> None:
     with pytest.raises(NotAZip, match=r"mine\.zip"):
         unpack(Context(workspace), settings)
     assert list(uploads(workspace).iterdir()) == []
+
+
+def test_of_a_zip_only_its_own_captions_are_read(workspace: Workspace, dataset: Dataset) -> None:
+    (dataset.root / "b.txt").write_text("written earlier")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        packed.writestr("a.TXT", "from the zip")
+    uploads(workspace).mkdir(parents=True)
+    (uploads(workspace) / "x.zip").write_bytes(buffer.getvalue())
+    unpack(Context(workspace), UnpackSettings(dataset="set", archive="x.zip"))
+    view = View(dataset.store)
+    assert [[tag.name for tag in view.tags(i)] for i in (1, 2)] == [["from_the_zip"], []]

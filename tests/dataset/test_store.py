@@ -175,6 +175,16 @@ def test_all_captions_go_back_to_a_moment_in_one_edit(dataset: Dataset) -> None:
     assert View(dataset.store).captions() == ["one, worse", "two", "three"]
 
 
+def test_only_captions_that_counted_at_a_moment_come_back(dataset: Dataset) -> None:
+    dataset.store.write_captions({1: "mine"}, "First")
+    with dataset.store.writing():  # by a captioner whose captions are compared with, and were never taken
+        dataset.store.add_caption(1, dataset.store.source("captioner:x").id, "another")
+    moment = time.time()
+    dataset.store.write_captions({1: "later", 2: "new"}, "Later")
+    dataset.store.restore_captions(moment, "Back")
+    assert View(dataset.store).captions() == ["mine", "", ""]
+
+
 def test_a_removed_picture_leaves_the_dataset_but_not_the_disk(dataset: Dataset) -> None:
     dataset.store.remove_pictures([ids(dataset)["a.png"]], "Remove a.png")
     assert "a.png" not in ids(dataset)

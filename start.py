@@ -26,7 +26,9 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 TORCH = "torch>=2.8,<2.14"
 TORCH_INDEX = "https://download.pytorch.org/whl/"
 CUDA_BUILD = "cu128"  # runs on every driver for CUDA 12
-EDITOR = "editor"  # an extra that is tried, not needed: the node editor, a package of its own under GPL-3.0
+# Extras that are tried, not needed: the node editor, a package of its own under GPL-3.0; and aiohttp, which routes of
+# node packs are made of, for the day on which somebody turns packs on.
+EDITOR, PACKS = "editor", "packs"
 # Reads upscale models. Its metadata asks for torchvision, which is bound to one build of torch and which two of its
 # forty architectures need: it comes without.
 UPSCALE = ("spandrel>=0.4.2,<0.5", "einops>=0.7,<1")
@@ -127,8 +129,8 @@ def install(python, extras, editor=True):
     if not has_torch([str(python)]):
         install_torch(python)
     print("Installing what Easel needs. The first time takes some minutes ...", flush=True)
-    with_editor = editor and install_easel(python, [*extras, EDITOR])
-    if not with_editor and not install_easel(python, extras):
+    with_editor = editor and install_easel(python, [*extras, PACKS, EDITOR])
+    if not with_editor and not install_easel(python, [*extras, PACKS]) and not install_easel(python, extras):
         raise CannotStart("pip could not install Easel; its words are above. Run this again when that is mended.")
     if editor and not with_editor:
         print("Note: the node editor could not be installed; the Workflow tab draws graphs without it.", flush=True)

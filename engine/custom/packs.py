@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import sys
+import threading
 import time
 import tomllib
 import traceback
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SLOW_SECONDS = 10.0  # of loading one pack, after which the log names it
 PACKAGE = "custom_nodes"  # nodes of a pack say that they come from custom_nodes.NAME
 
 
@@ -82,14 +84,27 @@ def _safely(pack: Pack, opened: Host, attempts: Attempts, load: Callable[[Pack, 
         _failed(pack, EndedTheWorker(why))
         return
     attempts.begin(path, step)
+    slow = threading.Timer(SLOW_SECONDS, _tell_slow, (pack,))
+    slow.daemon = True
+    slow.start()
     with guarded() as changed:
         try:
             load(pack, opened)
         except BaseException as error:  # also SystemExit: a pack must not end the worker
             _failed(pack, error)
+    slow.cancel()
     pack.problems += changed()
     attempts.end(path, step)
     pack.seconds = round(pack.seconds + time.monotonic() - begin, 3)
+
+
+def _tell_slow(pack: Pack) -> None:
+    """In the log: nothing else would say why no job starts."""
+    log.warning(
+        "the pack %s has been loading for %g seconds, and the worker waits for it. If that does not end, rename %s to "
+        "%s.disabled and start the studio again",
+        *(pack.name, SLOW_SECONDS, pack.path, pack.path),
+    )
 
 
 def told(opened: Host, packs: Sequence[Pack], known: str, served: Served | None = None) -> dict[str, Any]:

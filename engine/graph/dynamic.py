@@ -38,6 +38,7 @@ class Live:
 
     spec: Spec
     path: tuple[str, ...]
+    brings: bool = False  # its value decides which other inputs there are
 
 
 def specs_of(groups: Mapping[str, Any]) -> dict[str, Spec]:
@@ -84,7 +85,7 @@ def _live(path: tuple[str, ...], spec: Spec, given: Mapping[str, Any]) -> Iterat
     elif spec.kind == DYNAMIC_COMBO:
         options = spec.options.get("options") or ()
         choices = Spec("COMBO", {**spec.options, "options": [option["key"] for option in options]}, spec.required)
-        yield name, Live(choices, (*path, path[-1]))
+        yield name, Live(choices, (*path, path[-1]), any(option.get("inputs") for option in options))
         chosen = given.get(name)
         for option in options:
             if option["key"] == chosen:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.graph.catalogue import Catalogue, Entry, Listing
@@ -129,6 +129,7 @@ class _Rule:
     own_check: bool  # the node's validate looks at it: range and membership are its business
     own_types: bool  # the node's validate looks at the types of links
     problem: Callable[[Any, str], str] | None  # choices that judge a name themselves (files)
+    brings: bool = False  # which other inputs there are depends on its value
 
 
 class _Judge:
@@ -207,7 +208,10 @@ class _Judge:
             return rules
         inputs = live(dynamic, node.get("inputs") or {})
         entry = self.catalogue[name]
-        return [*rules, *(_rule(entry, flat, one.spec, None) for flat, one in inputs.items())]
+        return [
+            *rules,
+            *(replace(_rule(entry, flat, one.spec, None), brings=one.brings) for flat, one in inputs.items()),
+        ]
 
     def _check_node(self, node_id: str, is_root: bool) -> None:
         node = self.prompt[node_id]
@@ -239,6 +243,10 @@ class _Judge:
         if not is_link(link) or link[1] != int(link[1]):
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
             self._add(node_id, "bad_linked_input", message, rule.name, rule, received_value=link)
+            return
+        if rule.brings:
+            details = f"{rule.name} decides which other inputs there are, so that its value must stand here"
+            self._add(node_id, "invalid_dynamic_input", "Invalid dynamic input", details, rule, linked_node=link)
             return
         source, slot = link[0], int(link[1])
         if source not in self.prompt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import random
 import subprocess
@@ -51,6 +52,30 @@ def test_names_are_only_names(packs: Packs, tmp_path: Path) -> None:
         outcome = packs.run({"1": {"class_type": f"Named{number}", "inputs": {}}})
         assert outcome.status == "success", outcome.error
     assert sys.modules["torch"] is torch
+
+
+def test_a_pack_that_takes_long_to_load_is_named_in_the_log(
+    packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the warning itself, so that no clock decides."""
+    heard = threading.Event()
+    told: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+            heard.set()
+
+    monkeypatch.setattr("engine.custom.packs.SLOW_SECONDS", 0.01)
+    monkeypatch.setattr("builtins.wait_until_heard", lambda: heard.wait(60), raising=False)
+    listener = Listener(logging.WARNING)
+    logging.getLogger("engine.custom.packs").addHandler(listener)
+    try:
+        found = load(packs, tmp_path, slow_pack="assert wait_until_heard(); NODE_CLASS_MAPPINGS = {}")
+    finally:
+        logging.getLogger("engine.custom.packs").removeHandler(listener)
+    assert not found["slow_pack"].error
+    assert "the pack slow_pack has been loading" in told[0] and "slow_pack.disabled" in told[0]
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names there are text")

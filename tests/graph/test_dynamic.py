@@ -63,6 +63,12 @@ def test_a_choice_brings_its_own_inputs_and_those_of_others_do_not_count():
     assert errors(prompt("Mode", mode="minus")) == [("value_not_in_list", "mode")]
 
 
+def test_a_choice_that_brings_inputs_is_no_link():
+    """They would be left out: which there are is known before anything runs."""
+    assert errors(prompt("Mode", mode=["1", 0], mode__by=1)) == [("invalid_dynamic_input", "mode")]
+    assert errors(prompt("Mode", mode="say", mode__how=["1", 0])) == [("invalid_dynamic_input", "mode.how")]
+
+
 def test_choices_lie_inside_one_another():
     inner = prompt("Mode", mode="say", mode__how="word", mode__how__word="hello")
     assert shown(inner) == "{'mode': 'say', 'how': {'how': 'word', 'word': 'hello'}}"

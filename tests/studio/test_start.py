@@ -121,11 +121,11 @@ def test_a_torch_that_is_there_is_kept_and_everything_is_installed_once(
     folder = tmp_path / ".venv"
     python = start.prepare(folder, "")
     assert ["--system-site-packages" in command for command in pip.commands if "venv" in command] == [True]
-    assert pip.installs() == [f"--editable {start.ROOT}[editor]"]
+    assert pip.installs() == [f"--editable {start.ROOT}[packs,editor]"]
     count = len(pip.commands)
     assert start.prepare(folder, "") == python and len(pip.commands) == count
     start.prepare(folder, "test")
-    assert pip.installs()[-1] == f"--editable {start.ROOT}[test,editor]"
+    assert pip.installs()[-1] == f"--editable {start.ROOT}[test,packs,editor]"
     count = len(pip.commands)
     start.prepare(folder, "")
     start.prepare(folder, "test")
@@ -154,7 +154,7 @@ def test_without_torch_the_official_index_is_used_only_where_it_answers(
         monkeypatch.setattr(start, "reachable", lambda url, answers=answers: answers)
         start.prepare(tmp_path / str(answers), "")
     official = f"{start.TORCH} --index-url https://download.pytorch.org/whl/cpu"
-    assert pip.installs() == [official, *[f"--editable {start.ROOT}[editor]"] * 2]
+    assert pip.installs() == [official, *[f"--editable {start.ROOT}[packs,editor]"] * 2]
 
 
 def test_debian_without_venv_is_told_the_package(start: ModuleType, pip: Pip, tmp_path: Path) -> None:
@@ -173,13 +173,16 @@ def test_a_failed_install_leaves_no_stamp(start: ModuleType, pip: Pip, tmp_path:
 def test_a_node_editor_that_cannot_be_had_does_not_keep_the_rest_from_coming(
     start: ModuleType, pip: Pip, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pip.fails = "[editor]"
+    pip.fails = "[packs,editor]"
     start.prepare(tmp_path / "a", "")
-    assert pip.installs() == [f"--editable {start.ROOT}[editor]", f"--editable {start.ROOT}"]
+    assert pip.installs() == [f"--editable {start.ROOT}[packs,editor]", f"--editable {start.ROOT}[packs]"]
     assert "the node editor could not be installed" in capsys.readouterr().out
     monkeypatch.setenv("EASEL_EDITOR", "0")
     start.prepare(tmp_path / "b", "")
-    assert pip.installs()[2:] == [f"--editable {start.ROOT}"]
+    assert pip.installs()[2:] == [f"--editable {start.ROOT}[packs]"]
+    pip.fails = "packs"  # nor what routes of node packs need
+    start.prepare(tmp_path / "c", "")
+    assert pip.installs()[-1] == f"--editable {start.ROOT}"
 
 
 def test_what_reads_upscale_models_comes_without_torchvision_and_may_fail(

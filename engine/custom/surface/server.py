@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from enum import IntEnum
 from functools import cached_property
@@ -126,7 +127,8 @@ def _aiohttp() -> Any:
         from aiohttp import web
     except ImportError as error:
         raise ImportError(
-            "aiohttp is not installed, which HTTP routes and prompt handlers of packs are made of: pip install aiohttp"
+            "aiohttp is not installed, which HTTP routes and prompt handlers of packs are made of. Install it "
+            f'and start the studio again: {sys.executable} -m pip install "aiohttp>=3.10,<4"'
         ) from error
     return web
 

@@ -15,6 +15,7 @@ from typing import Any
 from engine.dataset.decoding import decode_rgb
 from engine.errors import DeviceError, EaselError, PictureError
 from engine.workspace import Workspace
+from taggers.halving import read_within
 from taggers.reader import Found, Origin
 from taggers.settings import Captioner, OnnxTool
 from taggers.tool import About
@@ -53,7 +54,8 @@ class Remote:
         from taggers.opening import open_reader
 
         place = Workspace(Path(os.environ.get("EASEL_WORKSPACE") or workspace)).create()
-        self._reader = open_reader(place, ModelManager(open_device("auto")), tool)
+        self._models = ModelManager(open_device("auto"))
+        self._reader = open_reader(place, self._models, tool)
 
     def origin(self) -> Origin:
         return self._reader.origin()
@@ -72,7 +74,7 @@ class Remote:
                 found.append(None)
             except PictureError as error:
                 found.append(error)
-        read = self._reader.read([p for _, p, _ in good], [a for _, _, a in good]) if good else []
+        read = read_within(self._reader, self._models, [p for _, p, _ in good], [a for _, _, a in good]) if good else []
         for (place, _, _), one in zip(good, read, strict=True):
             found[place] = one
         return [one for one in found if one is not None], f"{os.uname().nodename} {self._reader.provider}"

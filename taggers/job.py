@@ -21,9 +21,10 @@ from engine.errors import EaselError, PictureError
 from engine.jobs.types import JobContext
 from taggers.catalogue import tagger
 from taggers.far import FarTool, far_pass
+from taggers.halving import read_within
 from taggers.opening import open_reader
 from taggers.passes import Decoder, Words, chosen, chunks, decoding_threads
-from taggers.reader import Found, Reader, UnfitPicture
+from taggers.reader import Reader, UnfitPicture
 from taggers.results import Results, known_to
 from taggers.settings import Captioner, OnnxTool, TagSettings
 from taggers.sources import list_problem, source_of
@@ -60,6 +61,7 @@ class _Tool:
             "skipped": self.skipped,
             "cut": self.results.cut,
             "provider": self.reader.provider,
+            "batch_size": self.reader.batch_size,
             "pictures_per_second": round(self.rate, 2),
         }
 
@@ -164,7 +166,8 @@ def _pass(
                     else:
                         good.append((picture, value))
                 for place, tool in enumerate(tools):
-                    _read(dataset, tool, [(p, v[place]) for p, v in good if p.id not in tool.known], about, problems)
+                    mine = [(p, v[place]) for p, v in good if p.id not in tool.known]
+                    _read(ctx, dataset, tool, mine, about, problems)
                 seen += len(part)
                 where = ", ".join(dict.fromkeys(tool.reader.provider for tool in tools if tool.reader.provider))
                 rate = round(seen / max(1e-6, time.monotonic() - tools[0].started), 2)
@@ -180,6 +183,7 @@ def _pass(
 
 
 def _read(
+    ctx: JobContext,
     dataset: Dataset,
     tool: _Tool,
     good: Sequence[tuple[Picture, Any]],
@@ -189,7 +193,7 @@ def _read(
     size = tool.reader.batch_size
     for start in range(0, len(good), size):
         part = good[start : start + size]
-        found: Sequence[Found] = tool.reader.read([value for _, value in part], [about[p.id] for p, _ in part])
+        found = read_within(tool.reader, ctx.models, [value for _, value in part], [about[p.id] for p, _ in part])
         refused = tool.results.add({picture: one for (picture, _), one in zip(part, found, strict=True)})
         for picture, error in refused.items():
             list_problem(dataset, picture, error, problems)

@@ -21,6 +21,7 @@ from engine.models.loaded import OpaqueModel
 from engine.models.manager import ModelSpec
 from taggers.catalogue import InstalledTagger
 from taggers.contract import Contract, WrongShape
+from taggers.folder import first_line
 from taggers.pixels import batch
 from taggers.reader import ScoresNotNumbers
 
@@ -41,6 +42,11 @@ class WrongOutputKind(FileError):
 class SessionFailed(FileError):
     en = "onnxruntime can't open {name}: {reason}"
     zh = "onnxruntime 无法打开 {name}：{reason}"
+
+
+class RunFailed(FileError):
+    en = "onnxruntime can't run {name} on {pictures} pictures of {shape}: {reason}. Is it another kind of model?"
+    zh = "onnxruntime 无法在 {pictures} 张 {shape} 的图片上运行 {name}：{reason}。可能是其他类型的模型。"
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,13 @@ def _run(session: Session, model: Contract, values: np.ndarray, portion: int) ->
     missing = portion - len(values)
     if missing:
         values = np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
-    output: Any = session.run.run([model.output.name], {model.input.name: values})[0]
+    try:
+        output: Any = session.run.run([model.output.name], {model.input.name: values})[0]
+    except Exception as error:  # onnxruntime's own exceptions share no base but this
+        if "allocate" in str(error) or "out of memory" in str(error).lower():
+            raise MemoryError(str(error)) from error
+        shape = " x ".join(map(str, values.shape[1:]))
+        raise RunFailed(name=model.name, pictures=len(values), shape=shape, reason=first_line(error)) from error
     return output[: portion - missing]
 
 

@@ -43,7 +43,7 @@ Found = Reading | Answer | EaselError
 
 class Reader(Protocol):
     title: str
-    batch_size: int
+    batch_size: int  # may become smaller while it runs
     wants_words: bool  # whether `read` uses the pictures' own words
 
     @property

@@ -70,6 +70,7 @@ def test_a_tag_list_of_another_model_is_refused(workspace: Workspace) -> None:
         ("name,category\na,77\n", "line 2 has the category '77'"),
         ("", "has nothing"),
         ("name,category\na\n", "line 2"),
+        ('name,category\n"a,0\n' + "b,0\n" * 40_000, "field larger"),
     ],
 )
 def test_a_tag_list_with_wrong_columns_says_which(workspace: Workspace, text: str, words: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from engine.workspace import Workspace
 from taggers.catalogue import TAGGERS, tagger
 from taggers.contract import WrongShape, contract
 from taggers.described import WrongDescription
-from taggers.onnx_tagger import ScoresNotNumbers, WrongOutputKind, open_session, refuse_broken, scores
+from taggers.onnx_tagger import RunFailed, ScoresNotNumbers, WrongOutputKind, open_session, refuse_broken, scores
 from taggers.pixels import load
 from taggers.spec import TaggerSpec, WrongVocabulary
 from taggers.wd import WD, WD_MODELS
@@ -273,3 +274,26 @@ def test_a_sigmoid_of_probabilities_is_told_apart(workspace: Workspace) -> None:
     with pytest.raises(WrongOutputKind, match='output = "probability"'):
         refuse_broken(model, np.full((2, 100), 0.51), ["a.png", "b.png"])
     refuse_broken(model, np.full((2, 100), 0.49), ["a.png", "b.png"])
+
+
+def test_a_graph_that_wants_more_than_a_picture_is_refused(workspace: Workspace) -> None:
+    place = write_kind(workspace, "joytag")
+    model = onnx.load(place / "model.onnx")
+    model.graph.input.append(onnx.helper.make_tensor_value_info("prompt", onnx.TensorProto.INT64, [1]))
+    onnx.save(model, place / "model.onnx")
+    with pytest.raises(WrongShape, match="input, prompt, not a picture alone"):
+        contract(tagger(workspace, "kind"))
+
+
+def test_a_side_that_is_fixed_inside_the_graph_is_named_when_it_runs(workspace: Workspace, tmp_path: Path) -> None:
+    place = write_kind(workspace, "joytag")
+    model = onnx.load(place / "model.onnx")
+    for dimension, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
+        dimension.dim_param = name
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 3, 48, 48]), "fixed"))
+    model.graph.node.insert(0, onnx.helper.make_node("Reshape", ["input", "fixed"], ["shaped"]))
+    model.graph.node[1].input[0] = "shaped"
+    onnx.save(model, place / "model.onnx")
+    Image.new("RGB", (60, 30)).save(tmp_path / "a.png")
+    with pytest.raises(RunFailed, match="1 pictures of 3 x 448 x 448"):
+        read(workspace, [tmp_path / "a.png"])

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from engine.workflows import PictureSettings, text_to_image
+from engine.workspace import Workspace
+from studio import presence
 from tabs.words import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +57,7 @@ class Studio:
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         self.process.send_signal(how)
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 def until(condition: Any, seconds: float, pause: float = 0.25) -> Any:
@@ -72,24 +73,22 @@ def until(condition: Any, seconds: float, pause: float = 0.25) -> Any:
     raise AssertionError(f"not within {seconds} s: {condition}")
 
 
-def start_studio(workspace: Path, port: int | None = None) -> Studio:
-    port = port or free_port()
-    command = [sys.executable, "-m", "studio.cli", "serve", "--port", str(port), "--workspace", str(workspace)]
+def start_studio(workspace: Path) -> Studio:
+    """It takes a free port by itself and leaves word of it: one that was found free before may be taken meanwhile."""
+    command = [sys.executable, "-m", "studio.cli", "serve", "--port", "0", "--workspace", str(workspace)]
     environment = {"OMP_NUM_THREADS": "2", **os.environ}
     log = (workspace.parent / f"{workspace.name}.log").open("a")
     process = subprocess.Popen(
         [*command, "--no-browser", "--device", "cpu"], cwd=ROOT, env=environment, stdout=log, stderr=log, text=True
     )
-    studio = Studio(f"http://127.0.0.1:{port}", workspace, process)
-    until(lambda: process.poll() is not None or studio.get("/studio/status"), 60)
-    assert process.poll() is None, (workspace.parent / f"{workspace.name}.log").read_text()
-    return studio
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
+    try:
+        found = until(lambda: process.poll() is not None or presence.find(Workspace(workspace)), 240)
+        assert isinstance(found, presence.Presence), (workspace.parent / f"{workspace.name}.log").read_text()
+    except BaseException:
+        process.kill()  # or it would take its share of the machine from every test that follows
+        process.wait()
+        raise
+    return Studio(f"http://127.0.0.1:{found.port}", workspace, process)
 
 
 @pytest.fixture(scope="session")
@@ -128,14 +127,26 @@ def open_page(
     page.on("console", lambda message: said.append(message.text) if _is_ours(message) else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(f"{studio.url}/?__theme={theme}")
+    until_open(page)
+    return page, said
+
+
+def until_open(page: Page) -> None:
+    """The page is there, and its forms hold what was typed into them before."""
     page.wait_for_selector("easel-switches button")
     page.wait_for_selector("#ez-tabs")
-    return page, said
+    page.wait_for_selector("html[data-restored~=generate][data-restored~=train]")
 
 
 def _is_ours(message: ConsoleMessage) -> bool:
     """A complaint of the page itself. The official editor, in its frame, says things of its own."""
     return message.type in ("error", "warning") and "/comfy/" not in message.location.get("url", "")
+
+
+def until_kept(studio: Studio, tab: str, **values: Any) -> None:
+    """The server has heard what was typed: a form's button would send the same."""
+    draft = studio.workspace / "drafts" / f"{tab}.json"
+    until(lambda: json.loads(draft.read_text(encoding="utf-8")).items() >= values.items(), 20, pause=0.05)
 
 
 def open_tab(page: Page, name: str) -> None:

@@ -26,6 +26,8 @@ from tests.graph.group_graphs import AS_THE_EDITOR
 pytestmark = [pytest.mark.browser]
 RECORDS = Path(__file__).parents[1] / "graph" / "data" / "editor_prompts.json"
 SEEDS = range(1000, 1060)
+STARTED = """Boolean(window.LiteGraph?.registered_node_types?.ToyGrow && window.app?.rootGraph?.nodes?.length
+  && app.extensionManager?.workflow?.activeWorkflow)"""
 HELPERS = """() => {
   window.add = (type, values = {}, graph = app.rootGraph) => {
     const node = LiteGraph.createNode(type);
@@ -132,9 +134,7 @@ def editor(chromium: Browser, studio: Studio) -> Iterator[Page]:
 
     page.route("**/api/object_info", with_toys)
     page.goto(f"{studio.url}/comfy/")
-    until(
-        lambda: page.evaluate("Boolean(window.LiteGraph?.registered_node_types?.ToyGrow && window.app?.rootGraph)"), 60
-    )
+    until(lambda: page.evaluate(STARTED), 120)  # and has its first graph, which would come over one that is built here
     page.wait_for_timeout(1000)
     page.evaluate(HELPERS)
     yield page

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from engine.workflows import text_to_image
 from studio.access import Access
-from tests.browser.conftest import PICTURE, Studio, open_page, open_tab, until
+from tests.browser.conftest import PICTURE, Studio, open_page, open_tab, until, until_kept, until_open
 
 pytestmark = [pytest.mark.browser]
 
@@ -68,14 +68,14 @@ def test_a_draft_is_quick_marked_and_kept_apart_from_finals(
     page.locator(".ez-generate .set button.label-wrap, .ez-generate .set .label-wrap").first.click()
     box = page.get_by_label("Draft")
     box.check()
-    page.wait_for_timeout(300)
+    until_kept(furnished, "generate", draft=True)
     draft = generated(page, furnished)
     assert draft["type"] == "temp"
     assert picture_of(furnished, draft).info["easel_draft"] == "true"
     expect(page.locator("easel-result img").first).to_be_visible()
     page.screenshot(path=artefacts / "generate-draft.png")
     box.uncheck()
-    page.wait_for_timeout(300)
+    until_kept(furnished, "generate", draft=False)
     final = generated(page, furnished)
     assert final["type"] == "output"
     assert "easel_draft" not in picture_of(furnished, final).info
@@ -91,7 +91,7 @@ def test_a_picture_dropped_on_the_gallery_brings_its_settings_back(
     open_tab(page, "generate")
     prompt = page.locator("#generate-prompt textarea")
     prompt.fill("a green heart, white background")
-    page.wait_for_timeout(500)
+    until_kept(furnished, "generate", positive="a green heart, white background")
     made = fetch(furnished, generated(page, furnished))
     prompt.fill("something else")
     open_tab(page, "gallery")
@@ -106,10 +106,9 @@ def test_a_dropped_picture_is_what_generate_starts_from(chromium: Browser, furni
     open_tab(page, "generate")
     buffer = io.BytesIO()
     Image.new("RGB", (128, 128), (200, 30, 30)).save(buffer, "PNG")
-    page.wait_for_timeout(3000)  # the form's draft comes when the page has loaded, and would be laid over the picture
     drop(page, page.locator("easel-start"), "红色 start.png", buffer.getvalue())
     expect(page.locator("easel-start img")).to_be_visible(timeout=20_000)
-    page.wait_for_timeout(500)
+    until_kept(furnished, "generate", image="红色 start.png")
     made = picture_of(furnished, generated(page, furnished))
     nodes = {node["class_type"] for node in prompt_in(made).values()}
     assert {"LoadImage", "VAEEncode"} <= nodes
@@ -120,11 +119,32 @@ def test_a_dropped_picture_is_what_generate_starts_from(chromium: Browser, furni
     page.context.close()
 
 
+def test_what_is_typed_before_the_draft_comes_is_not_overwritten_by_it(chromium: Browser, furnished: Studio) -> None:
+    page, _ = open_page(chromium, furnished)
+    page.locator("#generate-prompt textarea").fill("of yesterday")
+    page.locator("#generate-negative textarea").fill("kept")
+    until_kept(furnished, "generate", positive="of yesterday", negative="kept")
+    held: list[Route] = []
+    may: list[bool] = []
+    page.route("**/gradio_api/run/predict*", lambda route: route.continue_() if may else held.append(route))
+    page.reload()
+    prompt = page.locator("#generate-prompt textarea")
+    prompt.fill("typed at once")
+    until(lambda: page.title() and held, 20)
+    may.append(True)
+    for route in held:
+        route.continue_()
+    until_open(page)
+    expect(prompt).to_have_value("typed at once")
+    expect(page.locator("#generate-negative textarea")).to_have_value("kept")
+    page.context.close()
+
+
 def test_a_programs_picture_does_not_take_the_place_of_ones_own(chromium: Browser, furnished: Studio) -> None:
     page, said = open_page(chromium, furnished)
     open_tab(page, "generate")
     page.locator("#generate-prompt textarea").fill("a blue square")
-    page.wait_for_timeout(500)
+    until_kept(furnished, "generate", positive="a blue square")
     mine = generated(page, furnished)["filename"]
     shown = page.locator(f'easel-result .pic[data-key="{mine}"]').first
     expect(shown).to_be_visible()

@@ -91,6 +91,8 @@ def test_a_review_session_from_two_taggers_to_files(chromium: Browser, tmp_path:
             page.select_option("form[data-act=runtagger] select[name=tagger]", tagger)
             page.locator("form[data-act=runtagger] button.primary").click()
             until(lambda name=tagger: f"tagger:{name}" in sources(studio), 60)
+        for job in studio.get("/studio/jobs?states="):
+            studio.wait_for_job(job["id"])
         expect(page.locator("easel-dataset .job .state:not(.who)")).to_have_text("done", timeout=60_000)
 
         page.locator("easel-dataset .cell").first.click()

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import Studio, open_page, open_tab, start_studio, until
+from tests.browser.conftest import Studio, open_page, open_tab, start_studio, until, until_open
 from tests.taggers.test_endpoint import Reply, Server, said
 
 pytestmark = [pytest.mark.browser]
@@ -73,8 +73,7 @@ def test_a_run_goes_on_over_a_reload_and_stops_when_told(chromium: Browser, tmp_
         expect(words).to_contain_text(re.compile(rf"\d+ / {PICTURES} · .*pictures per second.*left"), timeout=60_000)
         page.screenshot(path=artefacts / "dataset-tagging.png")
         page.reload()
-        page.wait_for_selector("easel-switches button")
-        page.wait_for_selector("#ez-tabs")
+        until_open(page)
         open_tab(page, "dataset")
         bar = page.locator("easel-dataset .job .ez-job.running [role=progressbar]")
         expect(bar).to_be_visible()

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Frame, Page, expect
 
 from engine.graph.metadata import Metadata, save_picture
 from tabs import workbench
-from tests.browser.conftest import Studio, open_page, open_tab, start_studio, until
+from tests.browser.conftest import Studio, open_page, open_tab, start_studio, until, until_kept
 
 pytestmark = [pytest.mark.browser]
 # Words of the editor's own in its console that say nothing of ours: what it calls deprecated in itself.
@@ -163,6 +163,7 @@ def test_a_picture_of_the_gallery_and_the_form_of_generate_open_as_graphs(chromi
     open_tab(page, "generate")
     page.fill("#generate-prompt textarea", "a green circle")
     page.fill("#generate-seed textarea, #generate-seed input", "987")
+    until_kept(furnished, "generate", positive="a green circle", seed="987")
     page.locator("#generate-graph").click()
     page.wait_for_selector("#tab-workflow easel-workflow", state="visible")
     until(lambda: widget(frame, "seed") == 987, 30)

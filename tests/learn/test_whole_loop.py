@@ -20,7 +20,7 @@ from studio.demo.bbdr import OTHER_GROUNDS, SHOWN_GROUNDS, TRIGGER_WORD, is_bbdr
 from studio.demo.captions import prompt as prompt_of
 from studio.demo.drawing import render
 from studio.demo.spec import Spec, sample_seen
-from tests.browser.conftest import Studio, start_studio, until
+from tests.browser.conftest import Studio, start_studio, until, until_kept, until_open
 from tests.browser.test_every_tab import open_page, open_tab
 from tests.learn.judging import Rate, commit_seed, creature_prompts, draw, rate, wait_for_job
 from tests.learn.reading import is_as_described
@@ -148,14 +148,14 @@ def _train_with_a_reload(page: Page, studio: Studio, said: list[str]) -> tuple[d
     choose(page, "train-dataset", "bbdr")
     choose(page, "train-model", "easel-demo")
     page.locator("#train-trigger_word input, #train-trigger_word textarea").first.fill(TRIGGER_WORD)
-    page.wait_for_timeout(500)
+    until_kept(studio, "train", dataset="bbdr", trigger_word=TRIGGER_WORD)
     page.locator("#train-start").click()
     started = time.monotonic()
     running = until(lambda: [j for j in studio.get("/studio/jobs") if j["kind"] == "train"], 30)[0]
     until(lambda: _is_training(studio, running["id"]), 300)
     before = list(said)
     page.reload()
-    page.wait_for_selector("#ez-tabs")
+    until_open(page)
     said[:] = before  # a page that is left says that its requests were cut off
     open_tab(page, "train")
     expect(page.locator("easel-job .ez-job.running").first).to_be_visible(timeout=20_000)
@@ -178,7 +178,7 @@ def _generate(page: Page, studio: Studio) -> None:
     prompt = page.locator("#generate-prompt textarea")
     expect(prompt).to_have_value(f"{TRIGGER_WORD}, ", timeout=20_000)
     prompt.fill(f"{TRIGGER_WORD}, blue background")
-    page.wait_for_timeout(500)
+    until_kept(studio, "generate", positive=f"{TRIGGER_WORD}, blue background")
     page.locator("#generate-go").click()
     expect(page.locator("easel-result button[data-i] img").first).to_be_visible(timeout=120_000)
 

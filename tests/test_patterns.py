@@ -35,7 +35,7 @@ def test_a_pattern_that_would_take_for_ever_ends_at_its_deadline(pattern: str) -
         start = time.monotonic()
         with pytest.raises(PatternTooSlow, match="seconds"):
             ask(hurried(pattern), TEXT * 20)
-        assert time.monotonic() - start < 2.0
+        assert time.monotonic() - start < 10  # and not for ever
 
 
 def test_other_threads_go_on_meanwhile() -> None:
@@ -49,7 +49,7 @@ def test_other_threads_go_on_meanwhile() -> None:
     thread = threading.Thread(target=tick)
     thread.start()
     with pytest.raises(PatternTooSlow):
-        replace(expression(SLOW), seconds=0.5).found(TEXT)
+        replace(expression(SLOW), seconds=1.0).found(TEXT)
     done.set()
     thread.join()
     assert len(ticks) >= 5

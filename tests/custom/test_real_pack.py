@@ -19,8 +19,8 @@ DISTRIBUTION, FOLDER = "comfyui-ib-customnodes==0.2.3", "ComfyUI_Ib_CustomNodes"
 
 
 def test_it_reads_a_picture_and_turns_it_into_pil_and_back(packs: Packs, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "got")]
-    done = subprocess.run([*command, DISTRIBUTION], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--retries", "10", "--no-deps", "--target"]
+    done = subprocess.run([*command, str(tmp_path / "got"), DISTRIBUTION], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     shutil.copytree(tmp_path / "got" / FOLDER, tmp_path / "custom_nodes" / FOLDER)
     (pack,) = load_packs([tmp_path / "custom_nodes"], packs.host)

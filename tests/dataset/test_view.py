@@ -104,6 +104,7 @@ def test_a_source_that_is_off_does_not_count(dataset: Dataset, view: View) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("settled")
 def test_ten_thousand_pictures_answer_in_time(workspace: Workspace) -> None:
     """A million readings: filters and counts in 150 ms of CPU time, a moved threshold or an edit in a second or two."""
     with Library(workspace).create("large") as dataset:

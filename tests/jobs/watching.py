@@ -11,7 +11,7 @@ from typing import Any
 from engine.jobs.store import JobStore
 from engine.jobs.types import JobState
 
-PATIENCE = 30.0
+PATIENCE = 120.0  # no test waits so long where nothing is wrong
 
 
 class Heard:

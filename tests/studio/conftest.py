@@ -23,7 +23,7 @@ from studio.server import asgi_app, open_app
 from studio.settings import StudioSettings
 from tests.studio import small
 
-PATIENCE = 30.0
+PATIENCE = 120.0  # no test waits so long where nothing is wrong
 PACKS = Path(__file__).parents[1] / "custom" / "packs"
 
 

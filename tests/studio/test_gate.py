@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 
 from studio.access import Access
 from studio.gate import COOKIE, Gate, is_local, language_of
-from tests.studio.conftest import running
+from tests.studio.conftest import PATIENCE, running
 
 PASSWORD = "correct horse"
 TUNNEL = {"Host": "abc123.example.live", "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
@@ -63,7 +63,7 @@ def port(access: Access) -> Iterator[int]:
 
 @pytest.fixture
 def client(port: int) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE) as client:
         yield client
 
 

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 from tests.studio.conftest import PATIENCE, Served
 from tests.studio.test_prompt import NUMBER, ended, hold, messages_until_end, prompt
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("settled")]
 
 
 def test_of_200_prompts_queued_at_once_by_8_clients_none_is_lost_and_each_clients_order_is_kept(served: Served) -> None:
@@ -28,7 +28,7 @@ def test_of_200_prompts_queued_at_once_by_8_clients_none_is_lost_and_each_client
             return [client.post("/prompt", json={"prompt": prompt()}).json()["prompt_id"] for _ in range(25)]
 
     with served.client() as client:
-        holding = client.post("/prompt", json={"prompt": hold()}).json()["prompt_id"]
+        holding = client.post("/prompt", json={"prompt": hold(seconds=60.0)}).json()["prompt_id"]
         with ThreadPoolExecutor(8) as pool:
             sent = list(pool.map(send, range(8)))
         waiting = [row[1] for row in client.get("/queue").json()["queue_pending"]]
@@ -52,7 +52,7 @@ def test_a_client_that_never_reads_holds_up_nobody(served: Served) -> None:
                 made = client.post("/prompt", json={"prompt": prompt(), "client_id": "s"}).json()["prompt_id"]
                 begin = time.monotonic()
                 messages_until_end(alive, made)
-                assert time.monotonic() - begin < 5
+                assert time.monotonic() - begin < 20
     finally:
         dead.close()
 

@@ -118,12 +118,12 @@ def test_nobody_else_on_the_machine_reaches_the_packs(packed: Served, client: ht
 def test_an_answer_may_take_its_time_but_not_for_ever(
     client: httpx.Client, packed: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack_http, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(pack_http, "ANSWER_SECONDS", 3.0)
     app = packed.app
     with running(asgi_app(app, with_page=False)) as port, Served(app, port, []).client() as quick:
         assert quick.get("/answers/slow?seconds=0").text == "at last"
-        answer = quick.get("/answers/slow?seconds=5")
-    assert answer.status_code == 504 and "/answers/slow within 0 s" in answer.json()["error"]["en"]
+        answer = quick.get("/answers/slow?seconds=60")
+    assert answer.status_code == 504 and "/answers/slow within 3 s" in answer.json()["error"]["en"]
 
 
 def test_only_so_many_are_asked_for_at_once(packed: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +131,8 @@ def test_only_so_many_are_asked_for_at_once(packed: Served, monkeypatch: pytest.
     app = packed.app
 
     async def ask(port: int) -> list[int]:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            answers = await asyncio.gather(*(client.get("/answers/slow?seconds=1") for _ in range(4)))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE) as client:
+            answers = await asyncio.gather(*(client.get("/answers/slow?seconds=3") for _ in range(4)))
             last = await client.get("/answers/slow?seconds=0")
             return sorted(answer.status_code for answer in [*answers, last])
 
@@ -165,10 +165,9 @@ def test_prompt_handlers_see_prompts_before_they_are_judged(client: httpx.Client
 
 
 def test_they_answer_while_a_node_computes(client: httpx.Client) -> None:
-    began = time.monotonic()
-    waiting = threading.Thread(target=client.get, args=("/answers/slow?seconds=1",))
+    waiting = threading.Thread(target=client.get, args=("/answers/slow?seconds=3",))
     waiting.start()
-    assert client.get("/answers/list").json()["names"] and time.monotonic() - began < 0.9
+    assert client.get("/answers/list").json()["names"] and waiting.is_alive()
     waiting.join()
 
 

@@ -156,7 +156,7 @@ def test_interrupt_ends_the_running_prompt_and_tells_everybody(served: Served, c
         started = time.monotonic()
         assert client.post("/interrupt").status_code == 200
         found = ended(client, made)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # of the twenty that it would take
         assert found["status"]["completed"] is False
         while True:
             row = json.loads(socket.recv(timeout=PATIENCE))
@@ -274,13 +274,16 @@ def test_two_clients_of_one_id_both_hear_and_a_client_that_returns_is_told_where
         connect(f"{served.ws}?clientId=same") as one,
         connect(f"{served.ws}?clientId=same") as two,
     ):
-        made = client.post("/prompt", json={"prompt": hold(seconds=1.0), "client_id": "same"}).json()["prompt_id"]
+        made = client.post("/prompt", json={"prompt": hold(), "client_id": "same"}).json()["prompt_id"]
         while json.loads(one.recv(timeout=PATIENCE))["type"] != "executing":
             pass
         with connect(f"{served.ws}?clientId=same") as late:
             json.loads(late.recv(timeout=PATIENCE))
             assert json.loads(late.recv(timeout=PATIENCE))["data"]["node"] == "9"
-        assert messages_until_end(two, made)[-1][1]["prompt_id"] == made
+        client.post("/interrupt", json={"prompt_id": made})
+        while (row := json.loads(two.recv(timeout=PATIENCE)))["type"] != "execution_interrupted":
+            pass
+        assert row["data"]["prompt_id"] == made
 
 
 def test_jobs_are_filtered_by_status_and_workflow_and_sorted_by_how_long_they_took(client: httpx.Client) -> None:

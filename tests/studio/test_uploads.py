@@ -98,7 +98,7 @@ def test_more_than_the_limit_is_refused_by_its_length_before_it_is_sent(studio: 
     status, answer = answered(opened(studio, "/studio/datasets/set/archive", Content_Length=length))
     assert (status, answer["error"]["code"]) == (413, "BodyTooLarge")
     assert "4096 MiB" in answer["error"]["en"] and "studio.toml" in answer["error"]["zh"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert left(studio) == []
 
 

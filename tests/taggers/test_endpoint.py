@@ -124,7 +124,7 @@ def test_the_key_comes_from_the_environment(server: Server, monkeypatch: pytest.
 
 
 def test_several_are_asked_at_once_and_stay_in_order(server: Server) -> None:
-    together = threading.Barrier(3, timeout=5)
+    together = threading.Barrier(3, timeout=30)
 
     def script(number: int) -> Reply:
         together.wait()

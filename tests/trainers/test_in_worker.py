@@ -20,6 +20,7 @@ from engine.workflows import LoraChoice, PictureSettings, text_to_image
 from engine.workspace import Workspace
 from studio.kinds import job_kinds
 from tests.trainers.conftest import Context, tiny_settings
+from tests.trainers.worker_setup import gate
 from trainers import job
 
 pytestmark = pytest.mark.slow
@@ -88,6 +89,7 @@ def test_kills_crashes_pauses_and_pictures_leave_a_training_as_it_would_have_bee
     crash = draw(supervisor, 0, **{"1": {"class_type": "Abort", "inputs": {"when": "now"}}})
     ended = supervisor.wait(crash.id, PATIENCE)
     assert ended.state in (JobState.failed, JobState.interrupted)
+    gate(workspace).touch()
 
     found = supervisor.wait(training, PATIENCE)
     assert found.state == JobState.done, found.error

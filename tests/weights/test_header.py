@@ -86,7 +86,9 @@ def test_a_wrong_header_is_refused(tmp_path: Path, header):
         read_header(with_header(tmp_path / "a.safetensors", header, bytes(8)))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_a_header_or_an_error_with_words(tmp_path: Path, data: bytes, framed: bool):
     path = tmp_path / "any.safetensors"
@@ -97,7 +99,9 @@ def test_any_bytes_are_a_header_or_an_error_with_words(tmp_path: Path, data: byt
         assert str(path) in error.text("en") and str(path) in error.text("zh")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner)
                     | st.dictionaries(st.sampled_from(["a", "dtype", "shape", "data_offsets", "__metadata__", "F32"]),
                                       inner)))  # fmt: skip

@@ -4,6 +4,7 @@ the owner has turned them on, the nodes of packs as the worker tells them."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,11 +22,24 @@ if TYPE_CHECKING:
 
 CUSTOM_CHECK_SECONDS = 0.12  # POST /prompt answers within 200 ms also while a node holds the worker
 CHOICES_SECONDS = 0.5  # to wait for what packs offer to choose from now
+MOST_WAITING = 8  # requests that wait for a worker that starts; each holds one of the server's 40 threads
 
 
 class CatalogueNotReady(WorkerNotReady):
     en = "The list of nodes is not known yet: the worker is {state}. Only a first start is like this. Try again."
     zh = "尚未获得节点列表：工作进程状态为 {state}。仅首次启动时会这样，请稍后重试。"
+
+
+class PacksNotLoaded(CatalogueNotReady):
+    en = (
+        "Which nodes there are is known when the node packs are loaded, and the worker is not done yet "
+        "({phase}, {seconds} s). If that does not end, add .disabled to the name of that pack's folder and start the "
+        "studio again."
+    )
+    zh = (
+        "节点包加载完成后才能获得节点列表，工作进程尚未完成（{phase}，{seconds} 秒）。"
+        "如果一直不结束，请在该节点包的文件夹名后加上 .disabled，然后重新启动。"
+    )
 
 
 class NodeList:
@@ -39,18 +53,27 @@ class NodeList:
         self._all: Catalogue | None = None
         self._custom = custom
         self._told: dict[str, Any] = {}  # the worker's last word on packs
+        self._seats = threading.BoundedSemaphore(MOST_WAITING)
+        self._asked: float | None = None  # when somebody first had to wait for packs
 
     def catalogue(self, timeout: float = 60.0) -> Catalogue:
         """At once but for the first start after the code has changed, and with packs for the first time: then it waits
-        for the worker."""
-        with self._lock:
-            if self._all is None:
-                self._own = Catalogue.load(self._workspace.cache) or self._from_worker(timeout)
-                self._all = self._own
-            if self._custom and not self._told:
-                self._supervisor.wait_ready(timeout)
-                self._ask_for_packs(timeout)
+        for the worker, so long after the first who asked. Raises CatalogueNotReady then, and at once where many wait
+        already."""
+        if self._all is not None and (self._told or not self._custom):
             return self._all
+        if not self._seats.acquire(blocking=False):
+            raise self._not_ready()
+        try:
+            with self._lock:
+                if self._all is None:
+                    self._own = Catalogue.load(self._workspace.cache) or self._from_worker(timeout)
+                    self._all = self._own
+                if self._custom and not self._told:
+                    self._wait_for_packs(timeout)
+                return self._all
+        finally:
+            self._seats.release()
 
     def refresh(self) -> Catalogue:
         """The same, with what packs offer to choose from at this moment where the worker answers soon."""
@@ -99,6 +122,19 @@ class NodeList:
                 self.catalogue()
         return self._told
 
+    def _wait_for_packs(self, timeout: float) -> None:
+        known, now = self._supervisor, time.monotonic()
+        self._asked = self._asked or now
+        if not known.wait_ready(max(0.0, self._asked + timeout - now)) and known.state in ("starting", "restarting"):
+            raise self._not_ready()
+        self._ask_for_packs(timeout)
+
+    def _not_ready(self) -> CatalogueNotReady:
+        known = self._supervisor
+        if not self._custom:
+            return CatalogueNotReady(state=known.state)
+        return PacksNotLoaded(phase=known.phase, seconds=round(time.monotonic() - known.phase_since))
+
     def _ask_for_packs(self, timeout: float) -> None:
         with suppress(EaselError, TimeoutError):
             known = {"known": self._told.get("digest", "")}
@@ -112,5 +148,5 @@ class NodeList:
         self._supervisor.wait_ready(timeout)
         found = Catalogue.load(self._workspace.cache)
         if found is None:
-            raise CatalogueNotReady(state=self._supervisor.state)
+            raise self._not_ready()
         return found

@@ -9,12 +9,18 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from engine.errors import GraphError
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import IMAGE, MASK, In, NodeContext, Out, node
 from engine.nodes.image import preview_image
 
 Size = Annotated[int, In("INT", default=512, min=1, max=MAX_SIDE, step=1)]
 Offset = Annotated[int, In("INT", default=0, min=0, max=MAX_SIDE, step=1)]
+
+
+class NothingLeft(GraphError):
+    en = "A mask of {width} x {height} has nothing at {x}, {y}: choose an x and y that lie within it."
+    zh = "{width} x {height} 的遮罩在 {x}, {y} 处没有内容：请选择位于其内部的 x 和 y。"
 
 
 @node("SolidMask", title="SolidMask", title_zh="纯色遮罩", category="mask", outputs=[Out("MASK")])
@@ -35,6 +41,8 @@ def invert_mask(ctx: NodeContext, mask: MASK) -> tuple[Tensor]:
 @node("CropMask", title="CropMask", title_zh="裁剪遮罩", category="mask", outputs=[Out("MASK")])
 def crop_mask(ctx: NodeContext, mask: MASK, x: Offset, y: Offset, width: Size, height: Size) -> tuple[Tensor]:
     whole = _batched(mask)
+    if y >= whole.shape[1] or x >= whole.shape[2]:
+        raise NothingLeft(x=x, y=y, width=whole.shape[2], height=whole.shape[1])
     return (whole[:, y : y + height, x : x + width],)
 
 

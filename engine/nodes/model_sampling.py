@@ -103,12 +103,12 @@ def model_sampling_continuous_v(
 @node("ModelSamplingSD3", title_zh="模型采样（SD3）", category=CATEGORY, outputs=MODEL_OUT)
 def model_sampling_sd3(ctx: NodeContext, model: MODEL, shift: Annotated[float, _shift(3.0)]) -> tuple[Model]:
     """A higher shift stays longer at high noise: for larger pictures."""
-    return (replace(model, prediction="flow", schedule=FlowSchedule(shift, 1000.0)),)
+    return (replace(model, prediction="flow", schedule=_shifted(shift, 1000.0)),)
 
 
 @node("ModelSamplingAuraFlow", title_zh="模型采样（AuraFlow）", category=CATEGORY, outputs=MODEL_OUT)
 def model_sampling_aura_flow(ctx: NodeContext, model: MODEL, shift: Annotated[float, _shift(1.73)]) -> tuple[Model]:
-    return (replace(model, prediction="flow", schedule=FlowSchedule(shift, 1.0)),)
+    return (replace(model, prediction="flow", schedule=_shifted(shift, 1.0)),)
 
 
 @node("ModelSamplingFlux", title_zh="模型采样（Flux）", category=CATEGORY, outputs=MODEL_OUT)
@@ -154,6 +154,12 @@ def model_compute_dtype(
     if dtype == "default":
         return (model,)
     return (replace(model, ref=in_dtype(ctx.models, model.ref, DTYPES[dtype])),)
+
+
+def _shifted(shift: float, multiplier: float) -> FlowSchedule:
+    if shift <= 0:
+        raise NoShift(shift=shift)
+    return FlowSchedule(shift, multiplier)
 
 
 def shift_for(tokens: float, base: float, most: float, few: int, many: int) -> float:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.errors import GraphError
 from engine.families.base import TextBatch
 from engine.families.controls.base import Control
 from engine.families.parts.hook import Hooks
@@ -29,6 +30,17 @@ ExtraConditions = Callable[[Tensor | None, Mapping[str, Any], Tensor], Mapping[s
 # Latent cells over which the border of an area fades, so that it leaves no seam.
 FADE = 8
 SMALLEST_AREA = 8
+
+
+class AreaOutside(GraphError):
+    en = (
+        "A prompt's area begins {x} cells from the left and {y} from the top, but the latent has {width} x {height}: "
+        "nothing of it lies in the picture. Move the area, or make the picture larger."
+    )
+    zh = (
+        "提示词的区域从左侧第 {x} 格、顶部第 {y} 格开始，而潜变量只有 {width} x {height} 格：区域完全位于画面之外。"
+        "请移动该区域，或增大画面尺寸。"
+    )
 
 
 @dataclass(frozen=True)
@@ -214,6 +226,8 @@ def _area(area: Sequence[Any] | None, height: int, width: int) -> Area | None:
         h, w, y, x = area[1:]
         area = (max(1, round(h * height)), max(1, round(w * width)), round(y * height), round(x * width))
     h, w, y, x = area
+    if y >= height or x >= width:
+        raise AreaOutside(x=x, y=y, width=width, height=height)
     return Area(min(h, height - y), min(w, width - x), y, x)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from engine.families.base import Model
@@ -76,6 +77,8 @@ class PerpNeg:
 
 
 def perpendicular(positive: Tensor, negative: Tensor, empty: Tensor, neg_scale: float, cfg: float) -> Tensor:
+    """A positive prompt that says what the empty one says has no direction: all of the negative one counts."""
     pos, neg = positive - empty, negative - empty
-    perp = neg - pos * ((neg * pos).sum() / pos.square().sum())
+    length = pos.square().sum().clamp(min=torch.finfo(pos.dtype).tiny)
+    perp = neg - pos * ((neg * pos).sum() / length)
     return empty + (pos - perp * neg_scale) * cfg

@@ -174,6 +174,13 @@ def test_eta_zero_makes_an_sde_sampler_deterministic() -> None:
     assert float((out - SAMPLERS["dpmpp_2m"].function(Gaussian(), x, sigmas, noise=no_noise)).abs().max()) < 0.01
 
 
+def test_an_adaptive_run_that_accepts_no_step_ends() -> None:
+    with pytest.raises(ArithmeticError, match="no step of 100 was accepted"):
+        SAMPLERS["dpm_adaptive"].having(accept_safety=100.0).on(SCHEDULE)(
+            Gaussian(), start(10.0), [10.0, 1.0, 0.0], noise=no_noise
+        )
+
+
 def test_lagrange_weights_integrate_polynomials_exactly() -> None:
     nodes = [3.0, 4.0, 6.0, 9.0]
     weights = lagrange_integrals(nodes, 3.0, 2.5)

@@ -17,6 +17,7 @@ from engine.sampling.samplers.dpmpp import log_time
 from engine.sampling.samplers.euler import ancestral_step
 
 Noise = Callable[[Tensor, float], Tensor]  # (x, t) -> the noise in x
+MOST_REJECTED = 100  # steps one after another; each may be a fifth of the one before
 
 
 def sample_dpm_fast(
@@ -71,7 +72,7 @@ def sample_dpm_adaptive(
     t_start, t_end = _ends(sigmas)
     eps = _noise_of(denoiser)
     control = _StepSize(h_init, pcoeff, icoeff, dcoeff, 1.5 if eta else order, accept_safety)
-    s, x_prev = t_start, x
+    s, x_prev, rejected = t_start, x, 0
     while s < t_end - 1e-5:
         t = min(t_end, s + control.h)
         t_down, up = t, 0.0
@@ -92,7 +93,11 @@ def sample_dpm_adaptive(
         if control.accepts(error):
             x_prev = low
             x = high + noise(_sigma(s), _sigma(t)) * (s_noise * up) if up else high
-            s = t
+            s, rejected = t, 0
+            continue
+        rejected += 1
+        if rejected == MOST_REJECTED:
+            raise ArithmeticError(f"no step of {rejected} was accepted")
     return x
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.errors import GraphError
 from engine.families.parts.resizing import repeated_to, resized
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import IMAGE, LATENT, MASK, In, NodeContext, Out, node
-from engine.nodes.latent import PIXELS_PER_CELL
+from engine.nodes.latent import PIXELS_PER_CELL, of_one_model
 
 Offset = Annotated[int, In("INT", default=0, min=0, max=MAX_SIDE, step=1)]
 CellOffset = Annotated[int, In("INT", default=0, min=0, max=MAX_SIDE, step=8)]
@@ -59,6 +60,7 @@ def latent_composite_masked(
     mask: OptionalMask = None,
 ) -> tuple[dict[str, Any]]:
     below = destination["samples"].clone()
+    of_one_model(below, source["samples"])
     x, y = x // PIXELS_PER_CELL, y // PIXELS_PER_CELL
     return ({**destination, "samples": _laid_over(below, source["samples"], x, y, mask, resize_source)},)
 
@@ -70,6 +72,7 @@ def latent_composite(
     """`feather` pixels fade at those sides of the second that lie within the first."""
     x, y, feather = (value // PIXELS_PER_CELL for value in (x, y, feather))
     below = samples_to["samples"].clone()
+    of_one_model(below, samples_from["samples"])
     whole = repeated_to(samples_from["samples"], len(below))
     above = whole[:, :, : max(0, below.shape[2] - y), : max(0, below.shape[3] - x)]
     down = _ramps(above.shape[2], feather, y != 0, y + whole.shape[2] < below.shape[2])
@@ -78,6 +81,11 @@ def latent_composite(
     under = below[:, :, y : y + above.shape[2], x : x + above.shape[3]]
     under.copy_(above * mask + under * (1 - mask))
     return ({**samples_to, "samples": below},)
+
+
+class MasksDiffer(GraphError):
+    en = "{above} masks can't be laid over {below}: there must be one, or as many."
+    zh = "无法将 {above} 个遮罩叠加到 {below} 个遮罩上：数量必须为一个或相等。"
 
 
 _OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -101,6 +109,8 @@ def mask_composite(
 ) -> tuple[Tensor]:
     below = destination.reshape(-1, *destination.shape[-2:]).clone()
     above = source.reshape(-1, *source.shape[-2:])
+    if len(above) not in (1, len(below)):
+        raise MasksDiffer(below=len(below), above=len(above))
     under = below[:, y : y + above.shape[1], x : x + above.shape[2]]
     under.copy_(_OPERATIONS[operation](under, above[:, : under.shape[1], : under.shape[2]]))
     return (below.clamp(0, 1),)

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
-from engine.errors import FileError
+from engine.errors import FileError, GraphError
 from engine.families.parts.resizing import CROPS, LATENT_METHODS, repeated_to, resized
 from engine.graph.limits import MAX_BATCH, MAX_SIDE
 from engine.graph.node import LATENT, In, InputFiles, NodeContext, Out, node, workspace_file
@@ -25,6 +26,24 @@ OLD_SCALE = 0.18215  # latents saved before the format had a version are in the 
 class NotALatent(FileError):
     en = "'{name}' is not a saved latent: {reason}."
     zh = "“{name}”不是已保存的潜变量文件：{reason}。"
+
+
+class LatentsDiffer(GraphError):
+    en = (
+        "One latent has {first} channels and the other {second}, or they differ in their axes ({shapes}): they are of "
+        "different models. Encode both with the VAE of one model."
+    )
+    zh = (
+        "两个潜变量的通道数为 {first} 和 {second}，或维度不同（{shapes}）：它们属于不同的模型。"
+        "请用同一模型的 VAE 编码两者。"
+    )
+
+
+def of_one_model(first: Tensor, second: Tensor) -> None:
+    """Raises LatentsDiffer where they can't be of one model."""
+    if first.ndim != second.ndim or first.shape[1] != second.shape[1]:
+        shapes = f"{tuple(first.shape)}, {tuple(second.shape)}"
+        raise LatentsDiffer(first=first.shape[1], second=second.shape[1], shapes=shapes)
 
 
 @node(

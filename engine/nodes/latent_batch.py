@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from engine.errors import GraphError
 from engine.families.parts.resizing import repeated_to
 from engine.graph.limits import MAX_SIDE
 from engine.graph.node import LATENT, In, NodeContext, Out, node
@@ -19,6 +20,17 @@ from engine.nodes.latent_math import like
 Latent = dict[str, Any]
 TRANSFORM = "latent/transform"
 AXES = {"x": -1, "y": -2, "t": -3}
+
+
+class SidesDiffer(GraphError):
+    en = (
+        "Latents of the shapes {first} and {second} can't stand beside each other along {dim}: all other sides must be "
+        "equal. Bring one to the size of the other with Upscale Latent, or use latents of one model."
+    )
+    zh = (
+        "形状为 {first} 和 {second} 的潜变量无法沿 {dim} 拼接：其余各边必须相等。"
+        "请用“潜变量放大”统一尺寸，或使用同一模型的潜变量。"
+    )
 
 
 @node("LatentFlip", title="Flip Latent", title_zh="翻转潜变量", category=TRANSFORM, outputs=[Out("LATENT")])
@@ -52,11 +64,14 @@ def latent_concat(
     ctx: NodeContext, samples1: LATENT, samples2: LATENT, dim: Annotated[str, In(["x", "-x", "y", "-y", "t", "-t"])]
 ) -> tuple[Latent]:
     """The second behind the first along an axis, before it with a minus."""
-    first = samples1["samples"]
-    parts = [first, repeated_to(samples2["samples"], len(first))]
+    first, second = samples1["samples"], samples2["samples"]
+    axis = AXES[dim.removeprefix("-")] % first.ndim
+    if first.ndim != second.ndim or any(first.shape[i] != second.shape[i] for i in range(1, first.ndim) if i != axis):
+        raise SidesDiffer(dim=dim, first=tuple(first.shape), second=tuple(second.shape))
+    parts = [first, repeated_to(second, len(first))]
     if dim.startswith("-"):
         parts.reverse()
-    return ({**samples1, "samples": torch.cat(parts, dim=AXES[dim.removeprefix("-")])},)
+    return ({**samples1, "samples": torch.cat(parts, dim=axis)},)
 
 
 @node("LatentCut", title="LatentCut", title_zh="截取潜变量", category="latent/advanced", outputs=[Out("LATENT")])

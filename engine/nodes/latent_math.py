@@ -14,6 +14,7 @@ from engine.families.parts.patch import Guidance, Patch
 from engine.families.parts.resizing import repeated_to, resized
 from engine.graph.node import LATENT, MODEL, In, NodeContext, Out, node
 from engine.nodes.effects import filtered, gaussian
+from engine.nodes.latent import of_one_model
 
 Latent = dict[str, Any]
 Operation = Callable[[Tensor], Tensor]
@@ -75,6 +76,7 @@ def latent_blend(
 ) -> tuple[Latent]:
     """1 is the first alone."""
     first, second = samples1["samples"], samples2["samples"]
+    of_one_model(first, second)
     if second.shape != first.shape:
         second = resized(second, first.shape[3], first.shape[2], "bicubic", "center")
     return ({**samples1, "samples": first * blend_factor + second * (1 - blend_factor)},)
@@ -156,7 +158,8 @@ def latent_operation_sharpen(
 
 
 def like(first: Tensor, second: Tensor, *, batch: bool = True) -> Tensor:
-    """The second latent with the size of the first, and with its batch where asked."""
+    """The second latent with the size of the first, and with its batch where asked. Raises LatentsDiffer."""
+    of_one_model(first, second)
     if second.shape[1:] != first.shape[1:]:
         second = resized(second, first.shape[-1], first.shape[-2], "bilinear", "center")
     return repeated_to(second, len(first)) if batch else second

@@ -35,6 +35,11 @@ class WrongLatent(GraphError):
     zh = "此 VAE 需要 {need} 通道的潜变量，而输入有 {got} 个通道。请使用生成该潜变量的模型的 VAE。"
 
 
+class NoPicture(GraphError):
+    en = "This VAE decodes pictures, (batch, channels, height, width); the latent has the shape {shape}."
+    zh = "此 VAE 用于解码图片（批次, 通道, 高, 宽），而潜变量的形状为 {shape}。"
+
+
 class TooSmall(GraphError):
     en = "A picture of {width} x {height} can't be encoded: this VAE needs at least {factor} pixels a side."
     zh = "无法编码 {width} x {height} 的图像：此 VAE 要求每边至少 {factor} 像素。"
@@ -176,6 +181,8 @@ def _encoding(ctx: NodeContext, vae: Vae, pixels: Sequence[int]) -> Iterator[Cal
 
 
 def _checked(latents: Tensor, vae: Vae) -> Tensor:
+    if latents.ndim != 4:
+        raise NoPicture(shape=tuple(latents.shape))
     if latents.shape[1] != vae.latent.channels:
         raise WrongLatent(need=vae.latent.channels, got=latents.shape[1])
     return latents

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.families.base import Components
-from engine.nodes import mask, model_sampling
+from engine.nodes import compositing, latent, latent_batch, latent_math, mask, model_sampling, vae
 from engine.nodes.conditioning import clip_text_encode
 from engine.nodes.conditioning_where import conditioning_set_area, conditioning_set_area_percentage
 from engine.nodes.custom_sampling import sampler_custom_advanced
@@ -71,3 +71,23 @@ def test_a_part_of_a_mask_that_is_not_there_is_refused(ctx: Context):
     assert mask.crop_mask(ctx, whole, 23, 15, 512, 512)[0].shape == (1, 1, 1)
     with pytest.raises(mask.NothingLeft, match="24 x 16 has nothing at 24, 0"):
         mask.crop_mask(ctx, whole, 24, 0, 512, 512)
+
+
+@pytest.mark.parametrize("work", [latent_math.latent_add, latent_math.latent_blend, latent_batch.latent_batch,
+                                  compositing.latent_composite, compositing.latent_composite_masked])  # fmt: skip
+def test_latents_of_two_models_do_not_meet(ctx: Context, work: Any):
+    flux = {"samples": torch.rand(1, 16, 8, 8)}
+    extra = {"latent_blend": (0.5,), "latent_composite": (0, 0, 0), "latent_composite_masked": (0, 0, False)}
+    with pytest.raises(latent.LatentsDiffer, match="has 4 channels and the other 16"):
+        work(ctx, EMPTY, flux, *extra.get(work.__name__, ()))
+
+
+def test_what_cannot_stand_beside_each_other_is_named(ctx: Context, parts: Components):
+    low = {"samples": torch.rand(1, 4, 7, 8)}
+    assert latent_batch.latent_concat(ctx, EMPTY, low, "y")[0]["samples"].shape == (1, 4, 15, 8)
+    with pytest.raises(latent_batch.SidesDiffer, match=r"\(1, 4, 8, 8\) and \(1, 4, 7, 8\).*along -x"):
+        latent_batch.latent_concat(ctx, EMPTY, low, "-x")
+    with pytest.raises(compositing.MasksDiffer, match="3 masks can't be laid over 2"):
+        compositing.mask_composite(ctx, torch.rand(2, 8, 8), torch.rand(3, 8, 8), 0, 0, "add")
+    with pytest.raises(vae.NoPicture, match=r"\(1, 4, 2, 8, 8\)"):
+        vae.vae_decode(ctx, {"samples": torch.rand(1, 4, 2, 8, 8)}, parts.vae)

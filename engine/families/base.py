@@ -278,6 +278,11 @@ class Family(Protocol):
         """Of a token's encoding and of the pooled text as this model reads them; None where it reads no pooled one."""
         ...
 
+    def numbers_held(self, model: Model, cells: int, tokens: int) -> int:
+        """How many numbers a call of the denoiser holds at its peak for one prompt of so many tokens and a latent of so
+        many cells. Measured; weights are not in it."""
+        ...
+
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: Prompt) -> TextBatch:
         """One prompt with ComfyUI's weights, chunks of 77 and embeddings -> (1, 77 * chunks, width). The adapters of
         `clip` are not seen to here: engine/nodes/conditioning.py lets them act."""

@@ -50,6 +50,7 @@ class ModelSpec:
     """How to get a model. `load(device)` reads files and returns it on the host; `nbytes` is its size on the device.
 
     `loads_there`: it is made on the device at once (a session, quantised layers), so that room is made beforehand.
+    `unpacking`: bytes that its largest layer takes while it unpacks its weight for a call, where layers do that.
     `stored`: {tensor of the module: safetensors' name of the type its file has it in}, where there is a file.
     """
 
@@ -59,6 +60,7 @@ class ModelSpec:
     nbytes: int
     load: Callable[[Device], Loaded]
     loads_there: bool = False
+    unpacking: int = 0
     stored: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -148,6 +150,10 @@ class ModelManager:
     def nbytes(self, ref: ModelRef) -> int:
         """Bytes of a model on the device."""
         return self._entries[ref.key].nbytes
+
+    def unpacking(self, ref: ModelRef) -> int:
+        """Bytes that a model's layers need beside it to unpack their weights, one after another."""
+        return self._entries[ref.key].spec.unpacking
 
     def stored(self, ref: ModelRef) -> Mapping[str, str]:
         """In which types the file of a model has its tensors."""

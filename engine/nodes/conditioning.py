@@ -66,7 +66,8 @@ def encoded(ctx: NodeContext, clip: Clip, text: Prompt, hooks: Sequence[tuple[Ho
     acting_hooks = [(hook.source, strength) for hook, strength in hooks if strength]
     refs = [source.refs(ctx.models, None, clip) for source, _ in acting_hooks]
     everything = (*clip.refs, *(ref for some in refs for ref in some))
-    with ctx.models.lease(*everything, working=WORKING) as leased, torch.no_grad(), ExitStack() as stack:
+    unpacking = max((ctx.models.unpacking(ref) for ref in clip.refs), default=0)
+    with ctx.models.lease(*everything, working=WORKING + unpacking) as leased, torch.no_grad(), ExitStack() as stack:
         modules = [leased[ref] for ref in clip.refs]
         adapters = list(clip.adapters)
         for (source, strength), own in zip(acting_hooks, refs, strict=True):

@@ -178,7 +178,7 @@ def _read(
         key: repeat_to_batch(value.to(latent.device), batch) for key, value in extra(pooled, options, latent).items()
     }
     text = TextBatch(repeat_to_batch(cross.to(latent.device), batch), pooled, more)
-    area = _area(options.get("area"), height, width)
+    area = area_of(options.get("area"), height, width)
     mask = options.get("mask")
     if mask is not None:
         mask = mask.to(latent.device, torch.float32).reshape(-1, 1, *mask.shape[-2:])
@@ -219,7 +219,8 @@ def repeat_to_batch(tensor: Tensor, batch: int) -> Tensor:
     return tensor.repeat(math.ceil(batch / tensor.shape[0]), *[1] * (tensor.ndim - 1))[:batch]
 
 
-def _area(area: Sequence[Any] | None, height: int, width: int) -> Area | None:
+def area_of(area: Sequence[Any] | None, height: int, width: int) -> Area | None:
+    """An entry's `area` in cells of a latent of that size."""
     if area is None:
         return None
     if area[0] == "percentage":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.families.base import Model, TextBatch
 from engine.families.controls.base import Residuals
-from engine.families.parts.adapters import acting, made_bytes
+from engine.families.parts.adapters import acting
 from engine.families.parts.patch import Now, all_acting
 from engine.families.parts.schedule import Schedule
 from engine.models.manager import ModelManager
@@ -21,9 +21,7 @@ from engine.sampling.guidance import Conditioning, Guided
 from engine.sampling.guiders import Guider
 from engine.sampling.hooks import acting_hooks, hooks_of
 from engine.sampling.prompts import check_prompts
-
-# Room for the activations, per number in a latent and side of the guidance. An estimate: 0.65 GB for SD 1.5 at 512 px.
-WORKING_BYTES = 20_000
+from engine.sampling.room import working_bytes
 
 
 def schedule_of(model: Model) -> Schedule:
@@ -47,7 +45,7 @@ def guided(
     controls = controls_of(model, guider.sides)
     for conditioning in guider.sides:
         check_prompts(model, conditioning)
-    working = len(guider.sides) * latent.numel() * WORKING_BYTES + made_bytes(model.adapters, model.modules)
+    working = working_bytes(models, model, guider.sides, latent, controls)
     hints = Hints(models, controls)
     hints.prepare(latent.shape[-2], latent.shape[-1])
     with (

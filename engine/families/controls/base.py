@@ -70,6 +70,10 @@ class ControlKind(Protocol):
         """For which models the net is, in words, where it does not fit this one; "" where it does."""
         ...
 
+    def numbers_said(self, net: ControlNet, cells: int) -> int:
+        """How many numbers its residuals have for one latent of so many cells."""
+        ...
+
     def residuals(
         self,
         module: nn.Module,
@@ -132,11 +136,23 @@ def of_other_model(net: ControlNet, model: Model, spec: FamilySpec, same: Sequen
     return "" if fits else f"{spec.title} of other sizes"
 
 
+def said_by_blocks(net: ControlNet, cells: int) -> int:
+    """`numbers_said` of a transformer: one tensor over the picture's tokens for each of its blocks."""
+    width = int(net.config["num_attention_heads"]) * int(net.config["attention_head_dim"])
+    blocks = int(net.config["num_layers"]) + int(net.config.get("num_single_layers", 0))
+    return blocks * width * (cells // 4)
+
+
 def added(first: Residuals, second: Residuals) -> Residuals:
     """What two nets say together. Where only one says something, that."""
     return {place: _sums(first.get(place, ()), second.get(place, ())) for place in {**first, **second}}
 
 
 def _sums(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    both = [a + b for a, b in zip(first, second, strict=False)]
+    """Each pair once: Flux' 57 blocks are given few tensors, and 25 MB for each at 1024 px."""
+    made: dict[tuple[int, int], torch.Tensor] = {}
+    for a, b in zip(first, second, strict=False):
+        if (id(a), id(b)) not in made:
+            made[id(a), id(b)] = a + b
+    both = [made[id(a), id(b)] for a, b in zip(first, second, strict=False)]
     return [*both, *first[len(both) :], *second[len(both) :]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.families.controls.base import ControlNet, Residuals, of_other_model
+from engine.families.controls.base import ControlNet, Residuals, of_other_model, said_by_blocks
 from engine.families.flux import SPEC
 from engine.families.parts.stored import StoredPart, same_name
 from engine.weights.control_dit import flux_control_config, flux_control_map, is_flux_control, is_flux_maker
@@ -46,6 +46,9 @@ class FluxControl:
 
     def problem(self, net: ControlNet, model: Model) -> str:
         return of_other_model(net, model, SPEC, SAME)
+
+    def numbers_said(self, net: ControlNet, cells: int) -> int:
+        return said_by_blocks(net, cells)
 
     def residuals(
         self,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.families.controls.base import ControlNet, Residuals, of_other_model
+from engine.families.controls.base import ControlNet, Residuals, of_other_model, said_by_blocks
 from engine.families.parts.stored import StoredPart, same_name
 from engine.families.sd3 import SPEC
 from engine.weights.control_dit import is_sd3_control, is_stability, sd3_control_config, stability_map
@@ -53,6 +53,9 @@ class SD3Control:
 
     def problem(self, net: ControlNet, model: Model) -> str:
         return of_other_model(net, model, SPEC, ALONE if net.config["joint_attention_dim"] is None else SAME)
+
+    def numbers_said(self, net: ControlNet, cells: int) -> int:
+        return said_by_blocks(net, cells)
 
     def residuals(
         self,

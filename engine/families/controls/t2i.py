@@ -50,6 +50,9 @@ class T2IAdapterControl:
         shared = min(len(ours), len(theirs))
         return "" if ours[:shared] == theirs[:shared] else f"{title} of other sizes"
 
+    def numbers_said(self, net: ControlNet, cells: int) -> int:
+        return sum(width * cells // 4**level for level, width in enumerate(net.config["channels"]))
+
     def residuals(
         self,
         module: nn.Module,

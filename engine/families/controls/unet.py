@@ -83,6 +83,14 @@ class UNetControl:
         title = discover()[net.config["family"]].SPEC.title
         return title if net.config["family"] != model.family.spec.name else f"{title} of other sizes"
 
+    def numbers_said(self, net: ControlNet, cells: int) -> int:
+        widths, layers = net.config["block_out_channels"], int(net.config["layers_per_block"])
+        said = widths[0] * cells  # behind the first convolution
+        for level, width in enumerate(widths):
+            smaller = 0 if level == len(widths) - 1 else width * cells // 4 ** (level + 1)
+            said += layers * width * cells // 4**level + smaller
+        return said + widths[-1] * cells // 4 ** (len(widths) - 1)
+
     def residuals(
         self,
         module: nn.Module,

@@ -65,6 +65,11 @@ class UNetFamily(FileFamily[UNetKind]):
         header, facts = self._open(path, alone=True, allow_pickle=allow_pickle)
         return self._model(manager, header, facts, lora.title_of(path, header.metadata), {}, weight_dtype)
 
+    def numbers_held(self, model: Model, cells: int, tokens: int) -> int:
+        """26 for each channel of the finest level in SD 1.x, which attends there, 16 in SDXL; attention itself holds
+        no matrix of all pairs."""
+        return 27 * int(model.config["block_out_channels"][0]) * cells
+
     def encode_prompt(self, modules: Sequence[nn.Module], clip: Clip, text: Prompt) -> TextBatch:
         """Of several encoders the states lie side by side, and the pooled text is the last one's. Texts of their own
         are brought to equal lengths; of one text with embeddings that differ in length, what both have is kept."""

@@ -127,7 +127,7 @@ def _renamed(view: View, edit: BulkEdit) -> Callable[[Picture], Change | None]:
     if edit.how != "remove" and not edit.find.strip():
         raise BadEdit(reason="there is nothing to find", reason_zh="没有要查找的内容")
     renamed = _renamer(edit, _named(edit) if edit.how != "regex" and (edit.tags or edit.how == "remove") else [])
-    touched = {name for name in view.names() if renamed(name) != [name]}
+    touched = {name: new for name in view.names() if (new := renamed(name)) != [name]}
     hit = view.hits(lambda name, _: name in touched) > 0
     place = {picture.id: i for i, picture in enumerate(view.pictures())}
 
@@ -135,7 +135,7 @@ def _renamed(view: View, edit: BulkEdit) -> Callable[[Picture], Change | None]:
         if not hit[place[picture.id]]:
             return None
         have = [tag.name for tag in view.tags(picture.id)]
-        return _change(picture, have, [name for old in have for name in renamed(old)])
+        return _change(picture, have, [name for old in have for name in touched.get(old, [old])])
 
     return change
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,8 +25,7 @@ KAOMOJI = frozenset(
 CATEGORIES = ("general", "character", "copyright", "artist", "style", "meta", "quality", "model", "year", "rating")
 
 
-@dataclass(frozen=True)
-class Tag:
+class Tag(NamedTuple):
     """A tag that counts for a picture. `position` is its place among the tags as they were read or written."""
 
     name: str
@@ -140,7 +138,9 @@ class CaptionRules(BaseModel):
 
 def canonical(tag: str) -> str:
     """A tag as typed or read from a file, as the store names it: no escapes, underscores for spaces."""
-    return re.sub(r"\s+", "_", re.sub(r"\\([\\()])", r"\1", tag).strip())
+    if "\\" in tag and not re.search(r"(?<!\\)[()]", tag):  # \(^o^)/ has arms, not escapes
+        tag = re.sub(r"\\([\\()])", r"\1", tag)
+    return re.sub(r"\s+", "_", tag.strip())
 
 
 def pretty(name: str) -> str:

@@ -7,7 +7,7 @@ pictures that share one sidecar (a.png, a.jpg) are listed, not guessed about.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -130,7 +130,7 @@ def import_sidecars(
     The trigger word of the dataset's rules is left out of what is read: the rules put it there.
     """
     report, readings, texts = SidecarReport(), {}, {}
-    rules = rules_of(dataset)
+    rules, known = rules_of(dataset), dict(view.terms())
     for picture in view.pictures():
         for path in picture.paths:
             names = [_sidecar(path, spelled) for suffix in suffixes for spelled in (suffix, suffix.upper())]
@@ -140,7 +140,7 @@ def import_sidecars(
             with listed(report, name):
                 text, digest = read_caption(dataset.root / name)
                 dataset.store.set_sidecar(path, digest)
-                readings[picture.id] = tags_read(view, rules, text)
+                readings[picture.id] = tags_read(known, rules, text)
                 texts[picture.id] = text.strip()
                 report.done += 1
     if read_as == "tags" and readings and first:
@@ -152,10 +152,10 @@ def import_sidecars(
     return report
 
 
-def tags_read(view: View, rules: CaptionRules, text: str) -> Reading:
-    """The tags of a text as a reading, without the trigger word."""
+def tags_read(known: Mapping[str, str], rules: CaptionRules, text: str) -> Reading:
+    """The tags of a text as a reading, without the trigger word. `known` are categories by tag."""
     tags = [tag for tag in split_tags(text) if tag != canonical(rules.trigger_word)]
-    return Reading([(tag, view.category(tag) or GENERAL, 1.0) for tag in tags])
+    return Reading([(tag, known.get(tag, GENERAL), 1.0) for tag in tags])
 
 
 def add_sidecar(dataset: Dataset, name: str, data: bytes) -> str:

@@ -88,7 +88,8 @@ def import_file(dataset: Dataset, view: View, path: Path, *, read_as: Literal["t
     if read_as == "caption" and texts:
         dataset.store.write_captions(texts, f"← {path.name}", tool=f"file:{path.name}")
     elif texts:
-        readings = {id: tags_read(view, rules_of(dataset), text) for id, text in texts.items()}
+        rules, known = rules_of(dataset), dict(view.terms())
+        readings = {id: tags_read(known, rules, text) for id, text in texts.items()}
         dataset.store.import_readings(dataset.store.source(f"file:{path.name}").id, readings, f"← {path.name}")
     return report
 

@@ -2,42 +2,76 @@
 
 No token goes over white space, so the tokens of a caption are those of its tags, trigger word and text: each is counted
 once, and added up by picture. What rules cut is found by running sums. Implications make one tag depend on another, and
-separators without a space join tags: captions with those are made one by one, which takes seconds for 10,000 pictures.
+separators without a space join tags: captions with those are made one by one. After an edit only what it changed is
+counted again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
-from engine.dataset.captions import CaptionRules, Tag, canonical, caption, chains, mentions, writer
+from engine.dataset.arrays import Edits, Present
+from engine.dataset.captions import CaptionRules, canonical, caption, chains, mentions
 from engine.dataset.tokens import count_tokens
 from engine.dataset.view import View
+from engine.dataset.written import WrittenTags
 
 
 def token_counts(view: View, rules: CaptionRules, encoder: str) -> np.ndarray:
     """Tokens of every picture's caption for a text encoder, by place."""
     key = f"tokens {encoder} {rules.model_dump_json()}"
-    return view.remembered(key, lambda: _counted(view, rules, encoder))
+    return view.remembered(key, lambda: _updated(view, rules, encoder, key))
 
 
-def _counted(view: View, rules: CaptionRules, encoder: str) -> np.ndarray:
+@dataclass(frozen=True)
+class _Known:
+    """What was counted, and of what."""
+
+    present: Present
+    edits: Edits
+    texts: list[str]
+    found: np.ndarray
+
+
+def _updated(view: View, rules: CaptionRules, encoder: str, key: str) -> np.ndarray:
+    (present, edits), texts, before = view.overlay(), view.captions(), view.kept(key)
+    if isinstance(before, _Known) and before.present.term is present.term:
+        changed, found = _changed(before, edits, texts), before.found.copy()
+    else:
+        changed, found = np.ones(len(texts), bool), np.zeros(len(texts), np.int64)
+    places = np.flatnonzero(changed)
+    if len(places):
+        found[places] = _counted(view, rules, encoder, places)
+    view.keep(key, _Known(present, edits, texts, found))
+    return found
+
+
+def _changed(before: _Known, edits: Edits, texts: list[str]) -> np.ndarray:
+    """Pictures with other decisions on their tags, or another text, by place."""
+    changed = np.array([old != new for old, new in zip(before.texts, texts, strict=True)], bool)
+    changed[before.present.picture[before.edits.gone != edits.gone]] = True
+    terms = 1 + max(before.edits.term.max(initial=0), edits.term.max(initial=0))
+    pairs = [one.picture.astype(np.int64) * terms + one.term for one in (before.edits, edits)]
+    changed[np.setxor1d(*pairs) // terms] = True
+    return changed
+
+
+def _counted(view: View, rules: CaptionRules, encoder: str, places: np.ndarray) -> np.ndarray:
     joined = f"a{rules.separator}b"
     if not rules.separator.endswith(" ") or " ".join(joined.split()) != joined:
-        all = len(view.pictures())
-        return _one_by_one(view, rules, encoder, np.ones(all, bool), np.zeros(all, int))
-    found = _added_up(view, rules, encoder)
-    return _one_by_one(view, rules, encoder, _implying(view, rules), found)
-
-
-def _one_by_one(view: View, rules: CaptionRules, encoder: str, chosen: np.ndarray, found: np.ndarray) -> np.ndarray:
-    pictures, texts = view.pictures(), view.captions()
-    for place in np.flatnonzero(chosen):
-        found[place] = count_tokens(encoder, caption(rules, view.tags(pictures[place].id), texts[place]))
+        return _one_by_one(view, rules, encoder, places)
+    found, implying = _added_up(view, rules, encoder, places), _implying(view, rules)[places]
+    found[implying] = _one_by_one(view, rules, encoder, places[implying])
     return found
+
+
+def _one_by_one(view: View, rules: CaptionRules, encoder: str, places: np.ndarray) -> np.ndarray:
+    rows = [(view.pictures()[place], view.captions()[place]) for place in places.tolist()]
+    counts = [count_tokens(encoder, caption(rules, view.tags(picture.id), text)) for picture, text in rows]
+    return np.array(counts, np.int64)
 
 
 def _implying(view: View, rules: CaptionRules) -> np.ndarray:
@@ -48,12 +82,12 @@ def _implying(view: View, rules: CaptionRules) -> np.ndarray:
     return view.hits(lambda name, _: aliases.get(name, name) in implying) > 0
 
 
-def _added_up(view: View, rules: CaptionRules, encoder: str) -> np.ndarray:
+def _added_up(view: View, rules: CaptionRules, encoder: str, places: np.ndarray) -> np.ndarray:
     limits = {name: most for name, most in rules.max_tokens.items() if most}
-    texts = [" ".join(text.split()) if rules.parts != "tags" else "" for text in view.captions()]
+    texts = [" ".join(view.captions()[i].split()) if rules.parts != "tags" else "" for i in places.tolist()]
     trigger = np.array([not text or not mentions(text, rules.trigger_word) for text in texts], bool)
     trigger &= bool(rules.trigger_word)
-    tags = _Tags.of(view, rules, [encoder, *limits])
+    tags = WrittenTags.of(view, rules, [encoder, *limits], places)
     lengths = {name: _Lengths(rules, name, texts, trigger, tags) for name in (encoder, *limits)}
     kept, fits = tags.count, np.ones(len(texts), bool)
     for name, most in limits.items():
@@ -78,72 +112,6 @@ def _cut(first: str, alone: str, text: str, limits: dict[str, int], encoder: str
 
 
 @dataclass(frozen=True)
-class _Tags:
-    """The tags of all pictures as they are written, by picture and in order: how many tokens each has, by encoder, with
-    what separates it from the next and without. `starts` is where each picture's begin, `count` how many it has."""
-
-    starts: np.ndarray
-    count: np.ndarray
-    before: dict[str, np.ndarray]  # running sums with separator, one more than there are tags
-    alone: dict[str, np.ndarray]
-
-    @staticmethod
-    def of(view: View, rules: CaptionRules, encoders: list[str]) -> _Tags:
-        pictures, picture, term, score, position = view.entries()
-        if rules.parts == "caption":
-            picture, term, score, position = (values[:0] for values in (picture, term, score, position))
-        table = _Table(view, rules, term)
-        entries = np.flatnonzero(table.word[term] >= 0)
-        ties = {
-            "score": [position[entries], -score[entries]],
-            "alphabet": [position[entries], table.alphabet[term[entries]]],
-            "as read": [position[entries]],
-        }[rules.order]
-        group = picture[entries].astype(np.int64) * (table.places + 1) + table.place[term[entries]]
-        entries = entries[np.lexsort([*ties, group])]
-        picture, word = picture[entries], table.word[term[entries]]
-        if table.shared:  # several tags are written alike: the first of a picture stays
-            _, first = np.unique(picture.astype(np.int64) * (int(word.max(initial=0)) + 1) + word, return_index=True)
-            first.sort()
-            picture, word = picture[first], word[first]
-        starts = np.searchsorted(picture, np.arange(pictures + 1))
-        count = np.diff(starts)
-        return _Tags(
-            starts=starts[:-1],
-            count=np.minimum(count, rules.max_tags) if rules.max_tags else count,
-            before={name: np.concatenate([[0], np.cumsum(table.tokens(name, True)[word])]) for name in encoders},
-            alone={name: table.tokens(name, False)[word] for name in encoders},
-        )
-
-
-class _Table:
-    """What the rules write for each term: `word` numbers the texts, -1 where it is left out; `place` is the rank of its
-    group (the tags that come first, each of its own, then the categories)."""
-
-    def __init__(self, view: View, rules: CaptionRules, term: np.ndarray) -> None:
-        self._separator = rules.separator.rstrip()
-        used, terms = np.flatnonzero(np.bincount(term)).tolist(), view.terms()
-        key = rules.model_dump_json()
-        found = {i: _written(key, *terms[i]) for i in used}
-        texts = {one.text: 0 for one in found.values() if one and one.text != rules.trigger_word}
-        self.texts = list(texts)
-        numbers = {text: number for number, text in enumerate(self.texts)}
-        names = {name: i for i, name in enumerate(sorted({one.name for one in found.values() if one}))}
-        size = max(used, default=0) + 1
-        self.word, self.place, self.alphabet = (np.full(size, -1, np.int64) for _ in range(3))
-        for i, one in found.items():
-            if one is not None:
-                self.word[i] = numbers.get(one.text, -1)
-                self.place[i], self.alphabet[i] = one.place, names[one.name]
-        self.places = int(self.place.max(initial=0))
-        self.shared = len(texts) < int((self.word >= 0).sum())
-
-    def tokens(self, encoder: str, separated: bool) -> np.ndarray:
-        end = self._separator if separated else ""
-        return np.array([count_tokens(encoder, text + end) for text in self.texts], np.int64)
-
-
-@dataclass(frozen=True)
 class _Lengths:
     """Tokens of all captions for one encoder, by how many of their tags are kept."""
 
@@ -151,7 +119,7 @@ class _Lengths:
     encoder: str
     texts: list[str]
     trigger: np.ndarray
-    tags: _Tags
+    tags: WrittenTags
 
     def whole(self, kept: np.ndarray) -> np.ndarray:
         """With the first `kept` tags of each picture."""
@@ -189,22 +157,3 @@ class _Lengths:
         apart, alone = self.trigger * count_tokens(encoder, word + end), self.trigger * count_tokens(encoder, word)
         beside = separated if self.rules.parts == "caption, tags" else prose
         return (np.where(told, apart, alone), apart), (prose, beside)
-
-
-@dataclass(frozen=True)
-class _Written:
-    name: str
-    text: str
-    place: int
-
-
-@lru_cache(maxsize=200_000)
-def _written(rules: str, name: str, category: str) -> _Written | None:
-    """One tag as the rules write it; None where it is left out."""
-    found = _writer(rules)(Tag(name, category))
-    return None if found is None else _Written(*found)
-
-
-@lru_cache(maxsize=8)
-def _writer(rules: str) -> Callable[[Tag], tuple[str, str, int] | None]:
-    return writer(CaptionRules.model_validate_json(rules))

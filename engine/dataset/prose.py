@@ -123,7 +123,7 @@ def mentions(words: Sequence[str], tag: str) -> bool:
     if spoken is not None and any(f" {_plain(one)} " in f" {' '.join(words)} " for one in spoken):
         return True
     wanted = _named(tag)
-    if not wanted:
+    if not wanted or wanted[0] not in words:
         return False
     return any(word == wanted[0] and _follows(words, i + 1, wanted[1:]) for i, word in enumerate(words))
 

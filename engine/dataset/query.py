@@ -68,7 +68,10 @@ def matching(view: View, text: str) -> np.ndarray:
     words = _Words(text, _split(text))
     if not words.tokens:
         return np.ones(len(view.pictures()), bool)
-    found = _either(view, words)
+    try:
+        found = _either(view, words)
+    except RecursionError as error:
+        raise words.bad(text[:20], "it has too many brackets in each other", "括号嵌套过多") from error
     if words.peek():
         raise words.bad(words.peek(), "a bracket closes that was not opened", "右括号没有对应的左括号")
     return found

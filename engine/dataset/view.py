@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from engine.dataset.arrays import Edits, Present
 from engine.dataset.captions import Tag
 from engine.dataset.copies import alternates, groups
 from engine.dataset.records import RATING, USER, Source
@@ -75,20 +76,30 @@ class View(Judged):
             read = np.bincount(now.picture[chosen[now.term] & ~edits.gone], minlength=len(self._pictures))
             return read + np.bincount(edits.picture[chosen[edits.term]], minlength=len(self._pictures))
 
-    def entries(self) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(number of pictures, place of the picture, term, score, position) of every tag that counts; as in `tags`,
-        those of the user come after the others."""
+    def entries(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(which of `places`, term, score, position) of every tag that counts for those pictures.
+
+        As in `tags`, those of the user come after the others.
+        """
         with self._fresh():
             now, edits = self._present, self._edits
-            kept = np.flatnonzero(~edits.gone)
+            number = np.full(len(self._pictures), -1)
+            number[places] = np.arange(len(places))
+            kept = np.flatnonzero((number[now.picture] >= 0) & ~edits.gone)
+            own = np.flatnonzero(number[edits.picture] >= 0)
             last = int(now.position.max(initial=0)) + 1
             return (
-                len(self._pictures),
-                np.concatenate([now.picture[kept], edits.picture]),
-                np.concatenate([now.term[kept], edits.term]),
-                np.concatenate([now.score[kept], np.ones(len(edits.term), np.float32)]),
-                np.concatenate([now.position[kept], last + np.arange(len(edits.term))]),
+                np.concatenate([number[now.picture[kept]], number[edits.picture[own]]]),
+                np.concatenate([now.term[kept], edits.term[own]]),
+                np.concatenate([now.score[kept], np.ones(len(own), np.float32)]),
+                np.concatenate([now.position[kept], last + own]),
             )
+
+    def overlay(self) -> tuple[Present, Edits]:
+        """What counts by readings, and what the user's decisions change about it. After an edit of decisions the first
+        has the very arrays that it had."""
+        with self._fresh():
+            return self._present, self._edits
 
     def terms(self) -> list[tuple[str, str]]:
         """(name, category) of all terms, by number."""

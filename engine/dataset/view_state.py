@@ -18,6 +18,7 @@ from engine.dataset.records import Picture, Source
 from engine.dataset.store import Store
 
 Made = TypeVar("Made")
+MOST_KEPT = 8
 _Raw = tuple[np.ndarray, np.ndarray, dict[str, float]]  # terms, scores, MCut thresholds
 
 
@@ -40,6 +41,7 @@ class State:
         self._decided: dict[int, dict[int, int]] = {}  # picture id -> term -> state
         self._disputed: np.ndarray | None = None
         self._copies: tuple[object, np.ndarray] | None = None
+        self._lasting: dict[str, object] = {}
         self._entries = flat([])
         self._present = present(self._entries, 0, 0)
         self._edits = laid_over(self._present, 0, [])
@@ -64,6 +66,17 @@ class State:
             if name not in self._remembered:
                 self._remembered[name] = make()
             return self._remembered[name]
+
+    def kept(self, name: str) -> object:
+        """What was kept under a name, however old; None where nothing is."""
+        return self._lasting.get(name)
+
+    def keep(self, name: str, value: object) -> None:
+        """Keep a value beyond changes, for who knows how to bring it up to date. The oldest of many are dropped."""
+        self._lasting.pop(name, None)
+        self._lasting[name] = value
+        for old in list(self._lasting)[:-MOST_KEPT]:
+            del self._lasting[old]
 
     def _fresh(self) -> threading.RLock:
         with self._lock:

@@ -129,7 +129,8 @@ def source_json(source: Source) -> dict[str, Any]:
 
 
 def filter_of(tag: str) -> str:
-    """The words of the filter language for exactly this tag."""
+    """The words of the filter language for exactly this tag; a quote in it is left open, since quotes hold words."""
+    tag = tag.replace('"', "?")
     return f'tag:"{tag}"' if any(character in tag for character in ' ()"') else f"tag:{tag}"
 
 

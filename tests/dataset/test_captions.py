@@ -9,6 +9,7 @@ from engine.dataset.captions import (
     Tag,
     canonical,
     caption,
+    escape,
     matches,
     pretty,
     split_tags,
@@ -167,3 +168,10 @@ def test_tokens_are_those_of_the_whole_text(text: str) -> None:
 )
 def test_patterns_of_signs_are_tags(pattern: str, name: str, fits: bool) -> None:
     assert matches(pattern, name) == fits
+
+
+def test_arms_of_faces_are_no_escapes() -> None:
+    assert canonical(r"\(^o^)/") == r"\(^o^)/"
+    assert canonical(escape(r"\(^o^)/")) == r"\(^o^)/"
+    assert canonical(r"saber \(fate\)") == "saber_(fate)"
+    assert canonical(r"\m/") == r"\m/"

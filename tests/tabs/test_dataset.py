@@ -45,6 +45,23 @@ def test_a_known_tag_with_a_comma_is_one_tag(app: App, client: TestClient, pictu
     assert [(tag["name"], tag["n"]) for tag in shown(client)["tags"]] == [("one,two", 3)]
 
 
+@pytest.mark.parametrize("tag", [":3", ">_<", ";)", "!?", r"\(^o^)/", "-_-", "a,b", 'say_"hi"', "NOT", "tag:x", "红"])
+def test_a_tag_of_any_signs_is_found_and_taken_away_alone(
+    app: App, client: TestClient, pictures: list[int], tag: str
+) -> None:
+    with Library(app.workspace).open("set") as dataset:
+        dataset.store.decide([(pictures[0], tag, 1), (pictures[1], "!!", 1), (pictures[1], "a", 1)], "Tags")
+    words = next(one["filter"] for one in shown(client)["tags"] if one["name"] == tag)
+    assert [row[0] for row in shown(client, words)["pictures"]] == pictures[:1]
+    plan = edit(client, "bulk", action="remove", find=tag, replace="")
+    assert [change["name"] for change in plan["changes"]] == ["blue.png"]
+
+
+def test_a_filter_of_brackets_in_brackets_is_refused(client: TestClient, pictures: list[int]) -> None:
+    for words in ("(" * 3000 + "a" + ")" * 3000, "-" * 5000 + "a"):
+        assert "brackets" in shown(client, words)["wrong"]["en"]
+
+
 def test_a_mask_and_a_crop_are_drawn_and_undone(client: TestClient, pictures: list[int]) -> None:
     mask = Image.new("L", (16, 16), 0)
     mask.paste(255, (0, 0, 8, 16))

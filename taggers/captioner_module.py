@@ -20,6 +20,7 @@ from engine.models.loaded import Loaded, OpaqueModel, TorchModel
 from engine.models.manager import ModelSpec
 from taggers.folder import ModelFolder, first_line
 from taggers.similarity import SimilarityTool
+from taggers.text_files import LIBRARY_ERRORS
 from taggers.tool import SampledTool
 
 # transformers matches these from the start of a layer's full name; a bare "vision_tower" would match nothing
@@ -60,6 +61,22 @@ class WronglyQuantised(FileError):
     zh = "{name}：语言模型的 {inside} 层中有 {quantised} 层被量化，其外有 {outside} 层被量化。请将量化设为 none。"
 
 
+class StoredQuantised(FileError):
+    en = (
+        "{name} is stored quantised ({method}), {why}. Get the folder with whole weights, which can be quantised here; "
+        "or serve this one with vLLM or llama.cpp and use the endpoint tool."
+    )
+    zh = (
+        "{name} 以量化形式（{method}）保存，{why_zh}。请下载完整权重的文件夹，可在此处量化；"
+        "或用 vLLM、llama.cpp 提供服务并使用接口工具。"
+    )
+
+
+class WrongTypes(FileError):
+    en = "{name}: '{example}' is stored as {dtype}, which is no weight of such a model. Was it quantised elsewhere?"
+    zh = "{name}：“{example}”以 {dtype} 保存，不是此类模型的权重。该文件夹是否在别处量化过？"
+
+
 @dataclass(frozen=True)
 class Source:
     """What from_pretrained is handed: the class and config, and weights where they are not read from the folder."""
@@ -71,7 +88,7 @@ class Source:
 
 def captioner_spec(folder: ModelFolder, tool: SampledTool | SimilarityTool, source: Any) -> ModelSpec:
     """The captioner for the model manager. `source()` gives its Source; it is called when it is loaded."""
-    stored = folder.nbytes()
+    stored, kept = folder.nbytes(), stored_quantised(folder, tool.quantise)
     size = {"none": 1.0, "int8": 0.6, "nf4": 0.4}[tool.quantise]
     return ModelSpec(
         key=f"captioner:{folder.path}:{folder.version()}:{tool.dtype}:{tool.quantise}",
@@ -79,7 +96,7 @@ def captioner_spec(folder: ModelFolder, tool: SampledTool | SimilarityTool, sour
         title=folder.name,
         nbytes=int(stored * size),
         load=lambda device: _load(folder, tool, source(), device),
-        loads_there=tool.quantise != "none",
+        loads_there=kept or tool.quantise != "none",
     )
 
 
@@ -91,22 +108,44 @@ def dtype_for(tool: SampledTool | SimilarityTool, device: Device) -> torch.dtype
     return torch.bfloat16 if device.kind == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
 
 
+def stored_quantised(folder: ModelFolder, wanted: str) -> bool:
+    """Whether its weights lie in few bits already, as bitsandbytes has them. Raises StoredQuantised for other ways, and
+    where they are to be quantised once more."""
+    told = folder.config().get("quantization_config")
+    if not isinstance(told, dict):
+        return False
+    method = str(told.get("quant_method") or "bitsandbytes")
+    if method != "bitsandbytes":
+        why, zh = "which is not read here", "此处无法读取"
+        raise StoredQuantised(name=folder.name, method=method, why=why, why_zh=zh)
+    if wanted != "none":
+        why, zh = f"so that quantise has to be none, not {wanted}", f"因此量化须设为 none，而非 {wanted}"
+        raise StoredQuantised(name=folder.name, method=method, why=why, why_zh=zh)
+    return True
+
+
 def _load(folder: ModelFolder, tool: SampledTool | SimilarityTool, source: Source, device: Device) -> Loaded:
     dtype = dtype_for(tool, device)
     more: dict[str, Any] = {"dtype": dtype}
     if tool.quantise != "none":
-        more |= {"quantization_config": _quantisation(tool.quantise, dtype), "device_map": {"": device.torch}}
+        more |= {"quantization_config": _quantisation(tool.quantise, dtype)}
+    kept = stored_quantised(folder, tool.quantise)
+    if kept:
+        _bitsandbytes()
+    if kept or tool.quantise != "none":
+        more |= {"device_map": {"": device.torch}}
     module = read_module(folder, source, **more)
-    if tool.quantise == "none":
+    if not kept and tool.quantise == "none":
         return TorchModel(module)
-    check_quantised(folder.name, module)
+    if not kept:  # how many layers a publisher chose is the publisher's business
+        check_quantised(folder.name, module)
     return OpaqueModel(module.eval().requires_grad_(False), module.get_memory_footprint())
 
 
 def read_module(folder: ModelFolder, source: Source, **more: Any) -> Any:
     """The module with all its weights. Raises WrongWeights, NotLoadable, and what headers of broken files raise."""
-    if source.weights is None:
-        folder.tensors()
+    if not stored_quantised(folder, "none"):
+        _refuse_integers(folder)
     from transformers.utils import logging
 
     with _LOADING:
@@ -123,7 +162,7 @@ def read_module(folder: ModelFolder, source: Source, **more: Any) -> Any:
                 trust_remote_code=False,
                 **more,
             )
-        except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, AttributeError) as error:
+        except LIBRARY_ERRORS as error:
             raise NotLoadable(name=folder.name, reason=first_line(error)) from error
     refuse(folder.name, found)
     return module
@@ -164,11 +203,22 @@ def check_quantised(name: str, module: nn.Module) -> None:
         raise WronglyQuantised(name=name, inside=inside, quantised=quantised, outside=outside)
 
 
-def _quantisation(how: str, dtype: torch.dtype) -> Any:
+def _refuse_integers(folder: ModelFolder) -> None:
+    for name, tensor in folder.tensors().items():
+        # old files list the numbers of their places
+        if tensor.dtype[0] in "IU" and not name.endswith("position_ids"):
+            raise WrongTypes(name=folder.name, example=name, dtype=tensor.dtype)
+
+
+def _bitsandbytes() -> None:
     try:
         import bitsandbytes  # noqa: F401  # pyright: ignore[reportMissingImports]
     except Exception as error:  # it looks for libraries of the driver when it is imported
         raise NoBitsandbytes(reason=first_line(error)) from error
+
+
+def _quantisation(how: str, dtype: torch.dtype) -> Any:
+    _bitsandbytes()
     from transformers import BitsAndBytesConfig
 
     skipped: Iterable[str] = list(SKIPPED)

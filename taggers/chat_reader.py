@@ -21,7 +21,7 @@ from taggers.chat import ChatTool
 from taggers.drawing import Drawn
 from taggers.folder import BrokenFolder, ModelFolder, config_value, first_line
 from taggers.reader import Origin, ScoresNotNumbers
-from taggers.text_files import open_processor
+from taggers.text_files import LIBRARY_ERRORS, open_processor, refuse_other_words
 from taggers.tool import About, Answer, filled
 from taggers.watching import Watched
 from taggers.writing import captioner_origin, tags_in
@@ -82,6 +82,9 @@ class ChatReader:
         length = inputs["input_ids"].shape[1]
         with self._manager.lease(self._ref, working=self._working(len(about), length)) as leased, torch.no_grad():
             module: Any = leased[self._ref]
+            refuse_other_words(
+                self._folder, int(inputs["input_ids"].max()), module.get_input_embeddings().num_embeddings
+            )
             self.provider = self._manager.device.name
             placed = {name: _placed(value, leased.device, module.dtype) for name, value in inputs.items()}
             watched = Watched(len(about), leased.device)
@@ -103,7 +106,7 @@ class ChatReader:
                 add_special_tokens=False,
                 **self._habits.processor,
             )
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+        except LIBRARY_ERRORS as error:
             reason = f"its processor fails ({first_line(error)})"
             raise BrokenFolder(name=self._folder.name, reason=reason) from error
         self._refuse_doubled_start(found["input_ids"], found["attention_mask"])

@@ -13,6 +13,8 @@ IMAGE_TOKEN = "<image>"  # not in Microsoft's tokenizer: the next free number be
 DROPPED = "language_model.final_logits_bias"  # zeros
 TIED = ("language_model.model.encoder.embed_tokens.weight", "language_model.model.decoder.embed_tokens.weight")
 TRANSPOSED = "model.multi_modal_projector.image_projection.weight"
+# BART's words for what begins, ends and fills a text
+MARKS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 _BLOCK = r"^(vision_tower\.blocks\.\d+\.\d+\.(?:spatial|channel)_block"
 _RULES: tuple[tuple[str, str], ...] = (
     (r"^vision_tower\.convs\.(\d+)\.proj\.", r"model.vision_tower.convs.\1.conv."),

@@ -26,7 +26,7 @@ from taggers.folder import BrokenFolder, ModelFolder
 from taggers.pixels import batch, fitted
 from taggers.reader import Origin, ScoresNotNumbers
 from taggers.spec import Pixels, Resample
-from taggers.text_files import open_tokenizer
+from taggers.text_files import open_tokenizer, refuse_other_words
 from taggers.tool import About, Answer, filled
 from taggers.watching import Watched
 from taggers.writing import captioner_origin, tags_in
@@ -68,6 +68,8 @@ class FlorenceReader:
             module: Any = leased[self._ref]
             self.provider = self._manager.device.name
             inputs = {name: value.to(leased.device) for name, value in self.encode(asked).items()}
+            rows = module.get_input_embeddings().num_embeddings
+            refuse_other_words(self._folder, int(inputs["input_ids"].max()), rows)
             pixels = torch.from_numpy(batch(prepared, self._pixels)).to(leased.device, module.dtype)
             watched = Watched(len(asked), leased.device)
             options = self._options(module, about, watched, leased.device)
@@ -135,6 +137,9 @@ class FlorenceReader:
 def florence_tokenizer(folder: ModelFolder) -> Any:
     """The folder's tokenizer, with the words that Microsoft's code adds to it, and the picture's place."""
     words = open_tokenizer(folder)
+    for role, mark in keys.MARKS.items():  # Microsoft's tokenizer_config.json names none of them
+        if getattr(words, role) != mark and words.convert_tokens_to_ids(mark) not in (None, words.unk_token_id):
+            setattr(words, role, mark)
     missing = [word for word in keys.added_words() if words.convert_tokens_to_ids(word) in (None, words.unk_token_id)]
     if missing:
         words.add_tokens(missing, special_tokens=True)

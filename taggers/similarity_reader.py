@@ -16,7 +16,7 @@ from taggers.captioner_module import Source, captioner_spec
 from taggers.folder import BrokenFolder, ModelFolder, config_value, first_line
 from taggers.reader import Found, Origin, ScoresNotNumbers, UnfitPicture
 from taggers.similarity import SimilarityTool
-from taggers.text_files import open_processor
+from taggers.text_files import LIBRARY_ERRORS, open_processor, refuse_other_words
 from taggers.tool import About, Answer, filled
 
 
@@ -59,11 +59,13 @@ class SimilarityReader:
             words = self._processor.tokenizer(
                 texts, padding="max_length", truncation=True, max_length=self._longest, return_tensors="pt"
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except LIBRARY_ERRORS as error:
             raise BrokenFolder(name=self._folder.name, reason=first_line(error)) from error
         working = len(texts) * 64 * 4 * 3 * self.at_least**2
         with self._manager.lease(self._ref, working=working) as leased, torch.no_grad():
             module: Any = leased[self._ref]
+            rows = module.text_model.get_input_embeddings().num_embeddings
+            refuse_other_words(self._folder, int(words["input_ids"].max()), rows)
             self.provider = self._manager.device.name
             pixels = torch.stack(list(prepared)).to(leased.device, module.dtype)
             inputs = {name: words[name].to(leased.device) for name in self._takes if name in words}

@@ -8,7 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from taggers.folder import BrokenFolder, ModelFolder, first_line
+
+# what transformers raises on files that are broken or do not belong together
+LIBRARY_ERRORS = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError, RuntimeError, ArithmeticError),
+    StrictDataclassError,
+)
+
+
+def refuse_other_words(folder: ModelFolder, highest: int, rows: int) -> None:
+    """A tokenizer of another model: on a GPU, a word without a row would end the process."""
+    if highest >= rows:
+        reason = f"its tokenizer has a word number {highest}, but the model only {rows} words"
+        raise BrokenFolder(name=folder.name, reason=reason)
 
 
 def open_tokenizer(folder: ModelFolder) -> Any:
@@ -18,7 +33,7 @@ def open_tokenizer(folder: ModelFolder) -> Any:
     _refuse_without_words(folder)
     try:
         words = AutoTokenizer.from_pretrained(str(folder.path), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except LIBRARY_ERRORS as error:
         raise BrokenFolder(name=folder.name, reason=f"its tokenizer can't be read ({first_line(error)})") from error
     if words.pad_token_id is None:
         words.pad_token = words.eos_token
@@ -36,7 +51,7 @@ def open_processor(folder: ModelFolder) -> Any:
         known = PROCESSOR_MAPPING.get(type(config), None)
         opener = image_only(known) if known is not None else AutoProcessor
         found = opener.from_pretrained(str(folder.path), local_files_only=True, trust_remote_code=False, backend="pil")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except LIBRARY_ERRORS as error:
         raise BrokenFolder(name=folder.name, reason=f"its processor can't be read ({first_line(error)})") from error
     words = found.tokenizer
     words.padding_side = "left"

@@ -15,7 +15,15 @@ from safetensors.torch import load_file, save_file
 
 from engine.models.device import CpuDevice
 from engine.models.manager import ModelManager
-from taggers.captioner_module import SKIPPED, WronglyQuantised, WrongWeights, check_quantised, count_quantised
+from taggers.captioner_module import (
+    SKIPPED,
+    StoredQuantised,
+    WronglyQuantised,
+    WrongTypes,
+    WrongWeights,
+    check_quantised,
+    count_quantised,
+)
 from taggers.chat_reader import ChatReader, StartTwice
 from taggers.drawing import Drawn
 from taggers.folder import BrokenFolder, ModelFolder
@@ -23,7 +31,7 @@ from taggers.joycaption import JoyCaptionTool, matrix, open_joycaption
 from taggers.minicpm import MiniCpmTool, open_minicpm
 from taggers.qwen_vl import QwenTool, TooNarrow, open_qwen
 from taggers.reader import ScoresNotNumbers
-from taggers.tool import About
+from taggers.tool import About, Answer
 from tests.taggers.tiny import write_joycaption, write_minicpm, write_qwen
 
 KINDS: dict[str, tuple[Callable[[Path], Path], Callable[..., ChatReader], type[Any], dict[str, Any]]] = {
@@ -240,6 +248,50 @@ def test_a_folder_without_tokenizer_or_with_a_shard_missing_is_named(folders: di
     (folder / "tokenizer.json").unlink()
     with pytest.raises(BrokenFolder, match=r"no tokenizer\.json"):
         opened("qwen3-vl", folder)
+
+
+def test_a_tokenizer_of_another_model_is_named_before_its_words_are_looked_up(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(folders["qwen3-vl"], tmp_path / "copy"))
+    told = json.loads((folder / "tokenizer.json").read_text())
+    told["model"]["vocab"]["a"] = 5000
+    (folder / "tokenizer.json").write_text(json.dumps(told))
+    reader = opened("qwen3-vl", folder)
+    with pytest.raises(BrokenFolder, match="word number 5000, but the model only 300 words"):
+        reader.read([reader.prepare(PICTURES[0])], ABOUT[:1])
+
+
+def test_weights_that_were_quantised_elsewhere_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["qwen3-vl"], tmp_path / "copy"))
+    told = json.loads((folder / "config.json").read_text())
+
+    def stored(method: str, **settings: Any) -> ChatReader:
+        quantised = {**told, "quantization_config": {"quant_method": method}}
+        (folder / "config.json").write_text(json.dumps(quantised))
+        return opened("qwen3-vl", folder, **settings)
+
+    with pytest.raises(StoredQuantised, match=r"quantised \(fp8\), which is not read here"):
+        stored("fp8")
+    with pytest.raises(StoredQuantised, match="has to be none, not nf4"):
+        stored("bitsandbytes", quantise="nf4")
+    (folder / "config.json").write_text(json.dumps(told))
+    weights = load_file(folder / "model.safetensors")
+    key = next(key for key in weights if key.endswith("down_proj.weight"))
+    save_file({**weights, key: weights[key].to(torch.int32)}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WrongTypes, match="stored as I32"):
+        module_of(opened("qwen3-vl", folder))
+
+
+@pytest.mark.slow
+def test_what_bitsandbytes_stored_is_read_as_it_is(folders: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    folder = Path(shutil.copytree(folders["qwen2.5-vl"], tmp_path / "copy"))
+    module_of(opened("qwen2.5-vl", folder, quantise="int8")).save_pretrained(folder)
+    reader = opened("qwen2.5-vl", folder)
+    inside, quantised, outside = count_quantised(module_of(reader))
+    assert (quantised, outside) == (inside, 0) and inside >= 8
+    assert isinstance(reader.read([reader.prepare(PICTURES[0])], ABOUT[:1])[0], Answer)
 
 
 def test_a_fingerprint_follows_the_content_and_not_the_name(folders: dict[str, Path], tmp_path: Path) -> None:

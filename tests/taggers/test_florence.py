@@ -77,6 +77,14 @@ def test_words_chosen_among_what_is_no_number_are_no_answer(
     assert [str(one).partition(" for ")[2][:5] for one in found] == ["a.png", "b.png"]
 
 
+def test_microsofts_tokenizer_names_no_mark_and_has_them(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["microsoft"], tmp_path / "ms"))
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
+    as_saved, as_published = (reader(place).encode(["a", "longer"]) for place in (folders["microsoft"], folder))
+    assert as_published["input_ids"].tolist() == as_saved["input_ids"].tolist()
+    assert as_published["attention_mask"].tolist() == as_saved["attention_mask"].tolist()
+
+
 def test_the_picture_reaches_the_model(folders: dict[str, Path]) -> None:
     opened = reader(folders["native"])
     module = module_of(opened)

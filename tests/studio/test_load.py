@@ -116,7 +116,7 @@ def test_a_prompt_of_50_mb_is_taken_and_run_in_bounded_time_and_memory_while_oth
                 asking.join()
             client.post("/history", json={"delete": [made]})
         assert entry["outputs"] == {"2": {"text": ["2"]}} and entry["status"]["completed"]
-        assert len(taken) > 5 and max(taken) < 30  # under 1 s where nothing else runs on the machine
+        assert len(taken) > 2 and max(taken) < 30  # under 1 s where nothing else runs on the machine
         assert peak() < 20 * len(body)
 
 

@@ -25,6 +25,7 @@ class Dataset extends Live {
   refused = [];
   cells = new Map(); // id -> [id, hash, name, caption, what is drawn on it], of pictures that were in view
   answers = {};
+  underway = new Set(); // decisions by keys that the server has not taken yet: {id, name, state}
 
   start() {
     this.innerHTML = `<div class="ez-bar top"></div><div class="job"></div>
@@ -141,10 +142,20 @@ class Dataset extends Live {
     this.grid.draw();
   }
 
-  async chosen() {
+  chosen() {
+    const coming = this.about().finally(() => { if (this.coming === coming) this.coming = undefined; });
+    this.coming = coming;
+    return coming;
+  }
+
+  async about() {
     const aside = this.querySelector('aside'), ids = this.ids;
     const about = ids.length === 1 ? await attempt(call(`${this.path}/about/${ids[0]}`)) : undefined;
     if (String(ids) !== String(this.ids)) return; // another was chosen meanwhile
+    for (const { name, state } of [...this.underway].filter((one) => one.id === about?.id)) {
+      const annotation = about.annotations.find((a) => a.name === name);
+      if (annotation) annotation.decision = state;
+    }
     this.picture = about;
     this.paint(about ? pictureHtml(this, about) : ids.length ? manyHtml(ids) : `<p class="empty">${this.nothingWords()}</p>`, aside);
     if (this.tool.follows) this.drawTool();
@@ -216,12 +227,18 @@ class Dataset extends Live {
     if (control && !writing && key === 'y') { event.preventDefault(); this.step('redo'); }
     const tag = event.target.closest('nav .list a'), beside = { ArrowDown: 'nextElementSibling', ArrowUp: 'previousElementSibling' }[event.key];
     if (tag && beside) { event.preventDefault(); tag[beside]?.focus(); } // one stop of the Tab key for hundreds of tags
-    if (writing || control || event.altKey) return;
+    if (writing || control || event.altKey || !'arnp'.includes(key)) return;
+    if (this.coming && this.ids.length === 1 && this.picture?.id !== this.ids[0]) { // a quick key means the picture that comes
+      this.coming.then(() => this.pressed(event));
+      return;
+    }
     const open = this.picture?.annotations.find((a) => !a.decision && a.present && a.category !== 'rating');
     const state = { a: 1, r: -1 }[key];
     if (state && open) {
+      const one = { id: this.picture.id, name: open.name, state };
       open.decision = state; // so that a quick second key means the next tag
-      this.decide(open.name, state, [this.picture.id]);
+      this.underway.add(one);
+      this.decide(one.name, state, [one.id]).finally(() => this.underway.delete(one));
     } else if (state || key === 'n') this.grid.choose(Math.min(this.grid.count - 1, this.grid.cursor + (this.grid.selected.size ? 1 : 0)));
     else if (key === 'p') this.grid.choose(Math.max(0, this.grid.cursor - 1));
   }

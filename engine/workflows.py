@@ -105,6 +105,13 @@ def from_a1111(
             prompt[key]["inputs"]["clip"] = ["skip", 0]
     for key, name in (("2", "positive"), ("3", "negative")):
         prompt["5"]["inputs"][name] = _with_breaks(prompt, key)
+    if (guidance := told.other.get("Distilled CFG Scale", "")) and re.fullmatch(
+        r"\d{1,3}(\.\d+)?", guidance
+    ):  # Forge's
+        prompt["guidance"] = _node(
+            "FluxGuidance", conditioning=prompt["5"]["inputs"]["positive"], guidance=float(guidance)
+        )
+        prompt["5"]["inputs"]["positive"] = ["guidance", 0]
     if told.hires:
         _add_second_pass(prompt, told, told.hires, upscalers)
     return prompt

@@ -171,8 +171,11 @@ def describe(app: App, found: Opened) -> dict[str, Any]:
 
 
 def as_workflow(app: App, document: Any) -> dict[str, Any]:
-    if isinstance(document, Mapping) and isinstance(document.get("prompt"), Mapping) and "nodes" not in document:
-        document = document["prompt"]  # what programs send to POST /prompt
+    if isinstance(document, Mapping) and "nodes" not in document:
+        if isinstance(document.get("workflow"), Mapping) and "nodes" in document["workflow"]:
+            document = document["workflow"]  # a workflow and its prompt, as some programs keep them together
+        elif isinstance(document.get("prompt"), Mapping):
+            document = document["prompt"]  # what programs send to POST /prompt
     if is_prompt(document):
         with _judged():
             return with_usual_form(to_workflow(document, app.catalogue), app.catalogue, app.workspace)

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from engine.errors import PictureError
 
 EXIF_MODEL, EXIF_MAKE, EXIF_IFD, EXIF_USER_COMMENT = 0x0110, 0x010F, 0x8769, 0x9286
+_CAPITALS = ("Prompt", "Workflow")  # as some packs write them
 DRAFT = "easel_draft"  # the key that marks a draft
 DAMAGE = (  # what Pillow raises on broken files
     OSError,
@@ -117,22 +118,35 @@ def _texts_of(picture: Image.Image) -> dict[str, str]:
     for tag in range(EXIF_MODEL, 0x0100, -1):
         name, colon, text = str(exif.get(tag, "")).partition(":")
         if colon and name.isidentifier():
-            texts.setdefault(name, text)
+            texts.setdefault(name.lower() if name in _CAPITALS else name, text)
     comment = exif.get_ifd(EXIF_IFD).get(EXIF_USER_COMMENT)
-    if isinstance(comment, str):
-        texts.setdefault("parameters", comment)
-    elif isinstance(comment, bytes) and len(comment) > 8:
+    if isinstance(comment, str):  # some write it as text, which Pillow takes for Latin-1
+        comment = comment.encode("latin-1", "replace")
+    if isinstance(comment, bytes) and len(comment) > 8:
         texts.setdefault("parameters", _comment_text(comment))
+    if texts.get("parameters", "").startswith("{"):
+        texts.update(_graphs_in(_json(texts["parameters"])))
     return texts
 
 
+def _graphs_in(found: Any) -> dict[str, str]:
+    """What some programs put in A1111's place: {"prompt", "workflow"}, or a prompt with more beside its nodes."""
+    if not isinstance(found, dict):
+        return {}
+    nodes = {key: node for key, node in found.items() if isinstance(node, dict) and "class_type" in node}
+    given = {name: found[name] for name in ("prompt", "workflow") if isinstance(found.get(name), dict)}
+    graphs = given or ({"prompt": nodes} if nodes else {})
+    return {name: json.dumps(graph) for name, graph in graphs.items()} | ({"parameters": ""} if graphs else {})
+
+
 def _comment_text(comment: bytes) -> str:
-    """EXIF's user comment: eight bytes that name the encoding, then the text."""
+    """EXIF's user comment: eight bytes that name the encoding, which some leave out, then the text."""
     code, text = comment[:8], comment[8:]
     if code.startswith(b"UNICODE"):
         little = text[1::2].count(0) > text[0::2].count(0)  # the byte order is not said; latin letters tell it
-        return text.decode("utf-16-le" if little else "utf-16-be", "replace")
-    return text.decode("utf-8", "replace")
+        return text.decode("utf-16-le" if little else "utf-16-be", "replace").strip("\ufeff\0")
+    known = code.startswith((b"ASCII\0", b"\0\0", b"JIS\0"))
+    return (text if known else comment).decode("utf-8", "replace").strip("\0")
 
 
 def _metadata_of(texts: Mapping[str, str]) -> Metadata:

@@ -53,7 +53,12 @@ _AUTOMATIC = {
 }
 _HIRES = ("upscale", "resize", "steps", "upscaler", "sampler", "schedule type", "CFG scale")
 _TAG = re.compile(r"<(?:lora|lyco):([^:<>]+)((?::[^:<>]*)*)>")
-_STEPS = re.compile(r"^Steps: \d+, ", re.MULTILINE)
+_STEPS = re.compile(r"^Steps:[ \t]*\d+[ \t]*,", re.MULTILINE)  # where the values begin
+_NEGATIVE = re.compile(r"^[ \t]*Negative prompt:", re.MULTILINE)
+_NAME = re.compile(r"\s*([\w \-/]+):[ \t]*")
+_QUOTED = re.compile(r'"(?:\\.|[^\\"])+"', re.DOTALL)
+_PLAIN = re.compile(r"[^,\n]*")
+_JSON = json.JSONDecoder()
 _MODEL_INPUTS = ("ckpt_name", "unet_name", "model_path")
 _FARTHEST = 10_000  # nodes that are looked at on the way back from a picture
 
@@ -171,16 +176,16 @@ def is_parameters(text: str) -> bool:
 
 def parse_parameters(text: str) -> Parameters:
     """The values in a `parameters` text, written here or by another program. What is not understood is in `other`."""
-    lines = text.strip().splitlines()
-    settings = _settings_in(lines[-1]) if lines else {}
-    if "Steps" in settings or "Seed" in settings:
-        lines.pop()
-    else:
-        settings = {}
-    body = "\n".join(lines)
-    positive, _, negative = ("\n" + body).partition("\nNegative prompt:")
+    text = "\n".join(text.strip().splitlines())
+    begin = max((match.start() for match in _STEPS.finditer(text)), default=text.rfind("\n") + 1)
+    settings = _settings_in(text[begin:])
+    body = text[:begin]
+    if "Steps" not in settings and "Seed" not in settings:
+        body, settings = text, {}
+    found = _NEGATIVE.search(body)
+    positive, negative = (body[: found.start()], body[found.end() :]) if found else (body, "")
     loras = tuple(_lora(match) for match in _TAG.finditer(positive))
-    size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", settings.pop("Size", ""))
+    size = re.fullmatch(r"(\d{1,6}) ?x ?(\d{1,6})", settings.pop("Size", ""))
     sampler_name, scheduler = _sampler_of(settings.pop("Sampler", ""), settings.pop("Schedule type", ""))
     return Parameters(
         positive=re.sub(r"\s*" + _TAG.pattern, "", positive).strip(),
@@ -276,16 +281,37 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]', value) else value
 
 
-def _settings_in(line: str) -> dict[str, str]:
-    found = {}
-    for name, value in re.findall(r'\s*([\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', line[:100_000]):
-        if value.startswith('"'):
-            try:
-                value = str(json.loads(value))
-            except ValueError:
-                value = value.strip('"')
-        found[name.strip()] = value.strip()
+def _settings_in(text: str) -> dict[str, str]:
+    """Name: value, name: value. A value may be in quotes or JSON, with commas inside; what follows on lines of its own
+    is more of them."""
+    text = text[:100_000]
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        if named := _NAME.match(text, at):
+            value, at = _value_at(text, named.end())
+            found.setdefault(named[1].strip(), value.strip())  # what looks like one later stood in a text
+        rest = _PLAIN.match(text, at)
+        at = (rest.end() if rest else at) + 1
     return found
+
+
+def _value_at(text: str, at: int) -> tuple[str, int]:
+    """A value, and where it ends."""
+    if quoted := _QUOTED.match(text, at):
+        try:
+            return str(json.loads(quoted[0], strict=False)), quoted.end()
+        except ValueError:
+            return quoted[0].strip('"'), quoted.end()
+    if text[at : at + 1] in ("[", "{"):
+        try:
+            end = _JSON.raw_decode(text, at)[1]
+            return text[at:end], end
+        except (ValueError, RecursionError):
+            pass  # brackets that are no JSON
+    plain = _PLAIN.match(text, at)
+    assert plain  # it may be empty
+    return plain[0], plain.end()
 
 
 def _tag(lora: Lora) -> str:
@@ -308,7 +334,8 @@ def _lora(match: re.Match[str]) -> Lora:
 
 def _hires_of(settings: dict[str, str]) -> Hires | None:
     """Takes what tells of the second pass out of `settings`."""
-    told = {name: settings.pop(f"Hires {name}") for name in _HIRES if f"Hires {name}" in settings}
+    known = {f"hires {name}".lower(): name for name in _HIRES}  # Forge writes "Hires CFG Scale"
+    told = {known[name.lower()]: settings.pop(name) for name in list(settings) if name.lower() in known}
     size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", told.get("resize", ""))
     if not size and _number(told.get("upscale"), float) is None:
         settings.update({f"Hires {name}": value for name, value in told.items()})

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from engine.graph.metadata import Metadata, UnreadablePicture, read_metadata, save_picture
-from engine.graph.parameters import Hires, Lora, Parameters, parameters_of, parse_parameters
+from engine.graph.parameters import Hires, Lora, Parameters, is_parameters, parameters_of, parse_parameters
 from engine.workflows import from_a1111
 
 PROMPT: dict[str, Any] = {
@@ -101,6 +101,51 @@ def test_loras_skipped_layers_the_second_pass_and_what_has_no_place_here():
     kept = {"Variation seed": "99", "Variation seed strength": "0.25", "ENSD": "31337", "Model hash": "6ce0161689"}
     assert kept.items() <= found.other.items()
     assert parse_parameters(found.text()) == found
+
+
+LAST = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 3, Size: 512x640"
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        (f"a fox\nNegative prompt: bad\n{LAST},\nVersion: v1.3", {"Version": "v1.3"}),
+        (
+            f"a fox\nNegative prompt: bad\n{LAST}\nTemplate: a __beast__, here\nNegative Template: x",
+            {"Template": "a __beast__", "Negative Template": "x"},
+        ),
+        (f"a fox\r\n Negative prompt:bad\r\n{LAST}\r\n", {}),
+        (f"a fox\nNegative prompt: bad\n{LAST.replace(': ', ':').replace(', ', ',').replace('x640', ' x 640')}", {}),
+        (
+            f'a fox\nNegative prompt: bad\n{LAST}, Civitai resources: [{{"name":"A, B"}}, {{"weight":1}}], More: x',
+            {"Civitai resources": '[{"name":"A, B"}, {"weight":1}]', "More": "x"},
+        ),
+        (
+            f'a fox\nNegative prompt: bad\n{LAST}, ADetailer prompt: "a ""face"", Seed: 9", Odd: [1, More: "open, x',
+            None,
+        ),
+    ],
+)
+def test_values_are_found_however_they_are_laid_out(text, other):
+    found = parse_parameters(text)
+    assert (found.positive, found.negative) == ("a fox", "bad")
+    assert (found.steps, found.sampler_name, found.seed, found.width, found.height) == (
+        *(20, "euler_ancestral", 3, 512, 640),
+    )
+    assert other is None or found.other == other
+    assert is_parameters(text)
+
+
+def test_forge_names_its_second_pass_and_its_guidance_in_its_own_way():
+    told = f"a\n{LAST}, Distilled CFG Scale: 4.5, Hires CFG Scale: 5, Hires upscale: 1.5, Hires upscaler: Latent"
+    found = parse_parameters(told)
+    assert found.hires is not None and found.hires.changed == {"cfg": 5.0}
+    prompt = from_a1111(found, ["m.safetensors"], [])
+    assert prompt["guidance"] == {
+        "class_type": "FluxGuidance",
+        "inputs": {"conditioning": ["2", 0], "guidance": 4.5},
+    }
+    assert prompt["5"]["inputs"]["positive"] == prompt["second"]["inputs"]["positive"] == ["guidance", 0]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +255,47 @@ def test_webp_and_jpeg_keep_the_tags_that_others_read(kind):
         assert exif[0x0110] == 'prompt:{"1": {}}' and exif[0x010F] == 'workflow:{"n": 1}'
         assert exif.get_ifd(0x8769)[0x9286] == b"UNICODE\0" + "x 图".encode("utf-16-be")
         assert set(exif) == {0x0110, 0x010F, 0x8769}
+
+
+def with_comment(comment: bytes, kind: str = "JPEG", order: str = "II", **ascii_tags: str) -> io.BytesIO:
+    """A picture whose EXIF is in that byte order, as others write it."""
+    exif = Image.Exif()
+    exif.endian = "<" if order == "II" else ">"
+    for tag, text in ascii_tags.items():
+        exif[int(tag.removeprefix("tag"), 16)] = text
+    exif.get_ifd(0x8769)[0x9286] = comment
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, kind, exif=exif.tobytes())
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("order", ["II", "MM"])
+@pytest.mark.parametrize(
+    "comment",
+    [
+        b"UNICODE\0" + "a 雪\nSteps: 1, Seed: 2".encode("utf-16-le"),
+        b"UNICODE\0" + "a 雪\nSteps: 1, Seed: 2".encode("utf-16-be"),
+        b"UNICODE\0" + "\ufeffa 雪\nSteps: 1, Seed: 2".encode("utf-16-le"),
+        b"UNICODE\0" + "a 雪\nSteps: 1, Seed: 2\0".encode("utf-16-be"),
+        b"ASCII\0\0\0" + "a 雪\nSteps: 1, Seed: 2".encode(),
+        b"\0" * 8 + "a 雪\nSteps: 1, Seed: 2".encode(),
+        "a 雪\nSteps: 1, Seed: 2".encode(),
+    ],
+)
+def test_comments_of_others_are_read_in_all_their_encodings(comment, order, kind):
+    assert read_metadata(with_comment(comment, kind, order)).parameters == "a 雪\nSteps: 1, Seed: 2"
+
+
+def test_graphs_are_found_where_others_put_them():
+    node, workflow = {"class_type": "A", "inputs": {}}, {"nodes": [], "links": []}
+    tags = {"tag10f": f"Prompt:{json.dumps({'1': node})}", "tag10e": f"Workflow:{json.dumps(workflow)}"}
+    assert read_metadata(with_comment(b"", **tags)) == Metadata({"1": node}, workflow)
+    both = json.dumps({"prompt": {"1": node}, "workflow": workflow})
+    assert read_metadata(with_comment(both.encode())) == Metadata({"1": node}, workflow)
+    beside = json.dumps({"1": node, "extra": {"airs": []}, "extraMetadata": "{}"})
+    assert read_metadata(with_comment(b"UNICODE\0" + beside.encode("utf-16-be"))) == Metadata({"1": node})
 
 
 def test_metadata_that_is_no_json_is_none():

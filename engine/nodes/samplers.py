@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
+from engine.errors import GraphError
 from engine.families.parts.resizing import resized
 from engine.families.parts.schedule import Schedule
 from engine.graph.node import MODEL, In, NodeContext, Out, node
@@ -48,6 +49,28 @@ def sampler_euler_ancestral_cfg_pp(
     ctx: NodeContext, eta: Annotated[float, _free(1.0, 1.0)], s_noise: Annotated[float, _free(1.0, 10.0)]
 ) -> tuple[Sampler]:
     return (SAMPLERS["euler_ancestral_cfg_pp"].having(eta=eta, s_noise=s_noise),)
+
+
+class NoSource(GraphError):
+    en = (
+        "The version '{version}' is not there: its formula is published in no paper. Choose 'regular', which is CFG++ "
+        "as its paper has it."
+    )
+    zh = "没有“{version}”版本：其公式未见于任何论文。请选择“regular”，即论文中的 CFG++。"
+
+
+@node(
+    "SamplerEulerCFGpp",
+    title="SamplerEulerCFG++",
+    title_zh="采样器 Euler CFG++",
+    category="_for_testing",
+    outputs=SAMPLER,
+    experimental=True,
+)
+def sampler_euler_cfg_pp(ctx: NodeContext, version: Annotated[str, In(["regular", "alternative"])]) -> tuple[Sampler]:
+    if version != "regular":
+        raise NoSource(version=version)
+    return (SAMPLERS["euler_cfg_pp"],)
 
 
 @node("SamplerLMS", title_zh="采样器 LMS", category=CATEGORY, outputs=SAMPLER)

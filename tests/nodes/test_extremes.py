@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.families.base import Components
-from engine.nodes import compositing, latent, latent_batch, latent_math, mask, model_sampling, vae
+from engine.nodes import compositing, latent, latent_batch, latent_math, mask, model_sampling, samplers, vae
 from engine.nodes.conditioning import clip_text_encode
 from engine.nodes.conditioning_where import conditioning_set_area, conditioning_set_area_percentage
 from engine.nodes.custom_sampling import sampler_custom_advanced
@@ -58,6 +58,12 @@ def test_perp_neg_of_a_prompt_that_says_what_the_empty_one_does(ctx: Context, pa
     sigmas = torch.tensor([10.0, 1.0, 0.0])
     out, _ = sampler_custom_advanced(ctx, Noise(1), guider, SAMPLERS["euler"], sigmas, EMPTY)
     assert bool(out["samples"].isfinite().all())
+
+
+def test_a_version_without_a_source_is_refused(ctx: Context):
+    assert samplers.sampler_euler_cfg_pp(ctx, "regular") == (SAMPLERS["euler_cfg_pp"],)
+    with pytest.raises(samplers.NoSource, match="'alternative' is not there"):
+        samplers.sampler_euler_cfg_pp(ctx, "alternative")
 
 
 @pytest.mark.parametrize("node", [model_sampling.model_sampling_sd3, model_sampling.model_sampling_aura_flow])

@@ -13,9 +13,15 @@ Shape = tuple[int, ...]
 def fits(kind: Kind, shapes: Mapping[Matrix, Shape], weight: Shape) -> bool:
     """`shapes` of the matrices that adapter_keys.py names, complete; `weight` (out, in, ...)."""
     try:
-        return _FITS[kind](shapes, weight)
+        return all(map(math.prod, shapes.values())) and _FITS[kind](shapes, weight)
     except (IndexError, ValueError):  # fewer axes than the kind has
         return False
+
+
+def fits_beside(matrix: Matrix, shape: Shape, weight: Shape) -> bool:
+    """Of what goes with every kind: whether it has as many numbers as it needs."""
+    counts = {"alpha": (1,), "dora": weight[:2], "magnitude": weight[:1], "rescale": weight[:1]}
+    return matrix not in counts or math.prod(shape) in counts[matrix]
 
 
 def in_words(shape: Shape) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import FileError
 from engine.weights.adapter_keys import Matrix, is_adapter_matrix, kinds_of, missing_half, split_key
-from engine.weights.adapter_shapes import fits, in_words
+from engine.weights.adapter_shapes import fits, fits_beside, in_words
 from engine.weights.header import Header
 from engine.weights.keymaps import KeyMap
 
@@ -157,6 +157,9 @@ def match(
             unmatched.append(key)
         else:
             found[part].setdefault(tables[part][base], {})[matrix] = key
+    for targets in found.values():
+        for target in [target for target, matrices in targets.items() if not kinds_of(matrices.keys())]:
+            unmatched += targets.pop(target).values()  # a scale of nothing: extractors leave those of layers they drop
     if not is_lora(header):
         raise NoLora(path=header.path, count=len(header.tensors), name=next(iter(header.tensors), ""))
     if not any(found.values()):
@@ -216,17 +219,21 @@ def _check(
 ) -> None:
     kinds = kinds_of(matrices.keys())
     half = next((kind for kind in kinds if missing_half(kind, matrices.keys())), None)
-    if half or not kinds:
+    if half:
         present = next(iter(matrices.values()))
         raise LoraOfOtherModel(path=header.path, reason=f"'{present}' has no other half", family=family, model=model)
     module = target if isinstance(target, str) else target[0].module
     shape = shapes[module] if isinstance(target, str) else (_height(target), *shapes[module][1:])
     if module in growing and "down" in matrices:
         shape = (shape[0], max(shape[1], header.shape(matrices["down"])[1]))
+    if "reshape_weight" in matrices:
+        return  # what it grows to is only known when the file is read
+    own = {matrix: header.shape(name) for matrix, name in matrices.items()}
+    odd = next((matrix for matrix in own if not fits_beside(matrix, own[matrix], shape)), None)
+    if odd:
+        reason = f"'{module}' is {in_words(shape)}, but '{matrices[odd]}' is {in_words(own[odd])}"
+        raise LoraOfOtherModel(path=header.path, reason=reason, family=family, model=model)
     for kind in kinds:
-        own = {matrix: header.shape(name) for matrix, name in matrices.items()}
-        if "reshape_weight" in matrices:
-            continue  # what it grows to is only known when the file is read
         if not fits(kind, own, shape):
             first = next(name for matrix, name in matrices.items() if kinds_of({matrix}) == [kind])
             reason = f"'{module}' is {in_words(shape)}, but '{first}' and its partners are {own}"

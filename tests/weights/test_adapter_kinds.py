@@ -241,6 +241,7 @@ def test_what_ties_rows_together_cannot_be_taken_apart(tmp_path: Path):
         {"diff_b": (8,)},
         {"set_weight": (1,)},
         {"lora_down.weight": (2,), "lora_up.weight": (12, 2)},
+        {"lora_down.weight": (0, 8), "lora_up.weight": (12, 0), "alpha": ()},
     ],
 )
 def test_matrices_that_do_not_fit_are_refused(tmp_path: Path, tensors: dict[str, tuple[int, ...]]):

@@ -121,6 +121,21 @@ def test_what_fits_nothing_is_reported(tmp_path: Path):
     assert set(read_lora(header, TABLES, SHAPES, "it", "it").unmatched) == set(stranger)
 
 
+def test_a_scale_of_nothing_is_reported(tmp_path: Path):
+    alone = f"lora_unet_{flat(OUT)}.alpha"
+    header = write(tmp_path / "a.safetensors", {**pair(f"lora_unet_{flat(Q)}", *KOHYA, (8, 8)), alone: ()})
+    file = read_lora(header, TABLES, SHAPES, "it", "it")
+    assert (list(file.entries["denoiser"]), file.unmatched) == ([Q], (alone,))
+
+
+@pytest.mark.parametrize(("name", "shape"), [("alpha", (2,)), ("dora_scale", (7, 1)), ("dora_scale", (1, 9))])
+def test_a_scale_of_another_size_is_refused(tmp_path: Path, name: str, shape: tuple[int, ...]):
+    odd = f"lora_unet_{flat(Q)}.{name}"
+    header = write(tmp_path / "a.safetensors", {**pair(f"lora_unet_{flat(Q)}", *KOHYA, (8, 8)), odd: shape})
+    with pytest.raises(LoraOfOtherModel, match=f"{name}' is"):
+        read_lora(header, TABLES, SHAPES, "it", "it")
+
+
 def test_a_lora_of_which_nothing_fits_is_refused_by_family(tmp_path: Path):
     header = write(tmp_path / "a.safetensors", pair("lora_unet_double_blocks_0_img_attn_qkv", *KOHYA, (8, 8)))
     with pytest.raises(LoraOfOtherModel, match=r"is for Flux\.1, the model is SDXL"):

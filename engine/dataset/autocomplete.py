@@ -52,7 +52,7 @@ def read_tag_list(path: Path) -> list[ListedTag]:
     except UnicodeDecodeError as error:
         raise BadTagList(name=path.name, reason="it is not UTF-8 text") from error
     found = []
-    lines = csv.reader(io.StringIO(text.replace("\0", "")))
+    lines = csv.reader(io.StringIO(text.replace("\0", "")), strict=True)
     try:
         for number, row in enumerate(lines, start=1):
             if not row or (number == 1 and row[0].lower() in ("tag", "name")):
@@ -62,6 +62,8 @@ def read_tag_list(path: Path) -> list[ListedTag]:
             found.append(tag)
     except csv.Error as error:
         raise BadTagList(name=path.name, reason=f"line {lines.line_num}: {error}") from error
+    if not found:
+        raise BadTagList(name=path.name, reason="it has no tags")
     return found
 
 

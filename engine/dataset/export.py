@@ -96,6 +96,7 @@ def export_sidecars(
     progress: ProgressSink = silent,
 ) -> SidecarReport:
     """Write the caption of every picture, or of those given, beside each of its files."""
+    dataset.there()
     rules, report, files = rules_of(dataset), SidecarReport(), dataset.store.files()
     chosen = list(view.pictures() if pictures is None else pictures)
     owner: dict[str, str] = {}

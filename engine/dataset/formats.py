@@ -175,7 +175,7 @@ def _read(path: Path, read_as: Literal["tags", "caption"]) -> dict[str, str]:
             rows = enumerate(text.split("\n"), start=1)
             return dict(_read_row(path, number, json.loads(line)) for number, line in rows if line.strip())
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError, csv.Error) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise WrongMetadata(name=path.name, reason=f"{type(error).__name__}: {error}") from error
     if not isinstance(data, dict):
         raise WrongMetadata(name=path.name, reason="it is no JSON object of pictures")
@@ -183,7 +183,11 @@ def _read(path: Path, read_as: Literal["tags", "caption"]) -> dict[str, str]:
 
 
 def _read_csv(path: Path, text: str) -> dict[str, str]:
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    lines = csv.reader(io.StringIO(text), strict=True)
+    try:
+        rows = [row for row in lines if row]
+    except csv.Error as error:
+        raise WrongMetadata(name=path.name, reason=f"line {lines.line_num}: {error}") from error
     header = [column.strip().lower() for column in rows[0]] if rows else []
     for columns in _COLUMNS.values():
         if set(columns) <= set(header):

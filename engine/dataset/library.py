@@ -46,6 +46,16 @@ class Dataset:
     def external(self) -> bool:
         return self.root != self.folder
 
+    def there(self) -> Path:
+        """Where the pictures lie; raises NotFound where that folder is gone, as that of a disk that was taken off.
+
+        Without it everything would look deleted.
+        """
+        if not self.root.is_dir():
+            remedy = {"remedy": "Attach its disk, or move it back.", "remedy_zh": "请接上所在磁盘，或将其移回原处。"}
+            raise NotFound(what="folder of pictures", what_zh="图片文件夹", name=self.root, **remedy)
+        return self.root
+
     def path(self, relative: str) -> Path:
         """A picture's file. Raises OutsideWorkspace for names that leave the folder."""
         return inside(self.root, relative)

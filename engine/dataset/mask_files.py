@@ -39,6 +39,7 @@ def export_masks(
     dataset: Dataset, *, layout: Layout, overwrite: bool = False, progress: ProgressSink = silent
 ) -> SidecarReport:
     """Write the mask of every picture that has one, beside each of its files or into the folder of masks."""
+    dataset.there()
     report, drawn = SidecarReport(), dataset.store.marks("mask")
     written: dict[str, str] = dataset.store.meta(_WRITTEN, {})
     owners: dict[str, str] = {}

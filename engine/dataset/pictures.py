@@ -65,7 +65,7 @@ class _Seen:
 
 
 def listing(dataset: Dataset) -> Listing:
-    found = dict(files_in(dataset.root))
+    found = dict(files_in(dataset.there()))
     masks = masks_among(found)
     for path in masks:
         del found[path]

@@ -72,7 +72,7 @@ class Tables(Database):
         """Pictures that have a file and were not removed, by path; or those of `ids`, in that order, in any state."""
         columns = "p.id, p.hash, p.width, p.height, p.mode, p.format, p.bytes, p.added"
         if ids is not None:
-            wanted = list(ids)
+            wanted = [id for id in ids if 0 <= id < 1 << 63]  # what SQLite has for numbers
             by_id: dict[int, Picture] = {}
             for part in parts(sorted(set(wanted))):
                 marks = ",".join("?" * len(part))

@@ -54,7 +54,7 @@ def _coming_in(app: App, opened: Opened) -> list[BaseRoute]:
     async def tags(request: Request) -> Response:
         """A list of tags to complete, kept only when it can be read."""
         sent, _ = await file_body(request, "file", app.settings.limits.upload_mb)
-        data, name = await sent.read(), safe_name(sent.filename or "tags.csv")
+        data, name = await sent.read(), f"{safe_name(sent.filename or 'tags').removesuffix('.csv')}.csv"
 
         def keep() -> int:
             with tempfile.TemporaryDirectory(dir=folder_made(app.workspace.tag_lists)) as folder:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from engine.dataset.decoding import PictureGone
 from engine.dataset.export import SIDECAR_SUFFIXES, add_sidecar
 from engine.dataset.job import uploads
 from engine.dataset.library import Dataset, safe_name
@@ -41,13 +42,17 @@ def _looked_at(opened: Opened) -> list[BaseRoute]:
             dataset, _ = opened(request.path_params["name"])
             picture = dataset.store.picture(request.path_params["id"])
             small = request.path_params["size"] == "thumb"
-            return thumbnail(dataset, picture) if small else dataset.path(picture.path)
+            path = thumbnail(dataset, picture) if small else dataset.path(picture.path)
+            if not path.is_file():
+                raise PictureGone(name=picture.name)
+            return path
 
         return FileResponse(await run_in_threadpool(find), headers=FOREVER)
 
     async def mask(request: Request) -> Response:
         def find() -> Path:
-            (dataset, _), id = opened(request.path_params["name"]), request.path_params["id"]
+            dataset, _ = opened(request.path_params["name"])
+            id = dataset.store.picture(request.path_params["id"]).id
             name = dataset.store.marks("mask", id).get(id)
             if name is None or not mask_path(dataset, name).is_file():
                 raise NotFound(what="mask", what_zh="蒙版", name=id, **GONE)

@@ -20,6 +20,7 @@ from engine.dataset.tokens import TOKENIZERS, count_tokens
 from engine.dataset.view import Annotation, View
 
 MOST_TAGS = 400
+MOST_PROBLEMS = 100
 FIRST_SCREEN = 200  # pictures whose rows come with the answer; the rest is asked for when it comes into view
 HASH_LETTERS = 12  # of a picture's hash, in addresses: a changed picture gets another one
 FLOOR = 0.1  # score below which a tag that nobody decided on is not shown
@@ -32,6 +33,7 @@ def shown(dataset: Dataset, view: View, words: str, order: str) -> dict[str, Any
     if order == "review":
         place = {picture: i for i, picture in enumerate(queue(view))}
         found.sort(key=lambda picture: place[picture.id])
+    problems = dataset.store.problems()
     events, counts = dataset.store.events(200), view.counts(mask)
     everywhere = {c.name: c.pictures for c in (counts if len(found) == len(pictures) else view.counts())}
     return {
@@ -53,7 +55,8 @@ def shown(dataset: Dataset, view: View, words: str, order: str) -> dict[str, Any
         "rules": rules_of(dataset).model_dump(mode="json"),
         "merge": dataset.store.meta("merge", {"how": "union"}),
         "sources": [source_json(source) for source in view.sources() if source.tool.startswith(TAGGER)],
-        "problems": [{"path": row.path, **(row.problem or {})} for row in dataset.store.problems()],
+        "problems": [{"path": row.path, **(row.problem or {})} for row in problems[:MOST_PROBLEMS]],
+        "refused": len(problems),
         "undo": next((e.title for e in events if e.state == "done"), ""),
         "redo": next((e.title for e in reversed(events) if e.state == "undone"), ""),
     }

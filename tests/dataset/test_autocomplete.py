@@ -23,7 +23,7 @@ def test_a_list_is_read_with_categories_and_aliases(tmp_path: Path) -> None:
     "data",
     [
         *(b"tag only\n", b"a,b\n", b"a,0,many\n", b"\xff\xfe\x00", b",0,5,\n", b"tag_id,name,category,count\n"),
-        *(b'a,0,5,"' + b"x" * 200_000 + b'"\n', b"a,x," + b"9" * 5000 + b",\n"),
+        *(b'a,0,5,"' + b"x" * 200_000 + b'"\n', b"a,x," + b"9" * 5000 + b",\n", b"", b"\0\n", b'a,0,5,"b\n'),
     ],
 )
 def test_a_list_with_wrong_columns_says_which_line(tmp_path: Path, data: bytes) -> None:

@@ -80,6 +80,7 @@ def test_pictures_that_are_not_there_are_listed(dataset: Dataset, view: View, tm
         ("m.jsonl", b"{}\n\n5\n", "line 1"),
         ("m.jsonl", b'{"file_name": "a.png", "text": 5}', "no text"),
         ("m.csv", b"file_name,text\na.png," + b"x" * 200_000, "field limit"),
+        ("m.csv", b'file_name,text\na.png,"one\n', "line 2: unexpected end"),
         ("m.json", b"[1]", "no JSON object"),
         ("m.json", b"[" * 100_000, "Recursion"),
         ("m.json", b'{"a": null}', "'a' has 'None'"),

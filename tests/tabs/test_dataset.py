@@ -364,3 +364,29 @@ def test_the_page_gets_numbers_of_all_pictures_and_rows_of_the_first(client: Tes
     edit(client, "decide", pictures=[1, 3], tag="cat", state=1)
     assert shown(client, "cat")["ids"] == [1, 1, 3, 1]
     assert shown(client, "name:nothing")["ids"] == []
+
+
+def test_pictures_that_are_gone_are_told_and_a_folder_that_is_gone_forgets_none(
+    app: App, client: TestClient, pictures: list[int]
+) -> None:
+    folder = app.workspace.datasets / "set"
+    (folder / "blue.png").unlink()
+    for what in ("picture", "thumb"):
+        assert client.get(f"/studio/datasets/set/{what}/{pictures[0]}").json()["error"]["code"] == "PictureGone"
+    for address in ("about/9", "thumb/9", "picture/9", "mask/9"):
+        assert client.get(f"/studio/datasets/set/{address}{'9' * 30}").status_code == 404
+    folder.rename(folder.with_name("away"))
+    for action in ("scan", "export", "write_masks"):
+        assert client.post(f"/studio/datasets/set/{action}", json={}).json()["error"]["code"] == "NotFound"
+    assert not folder.exists()
+    folder.with_name("away").rename(folder)
+    assert edit(client, "scan")["gone"] == 1 and shown(client)["total"] == 2
+
+
+def test_files_that_can_not_be_used_are_counted_and_the_first_shown(app: App, client: TestClient) -> None:
+    folder = app.workspace.datasets / "set"
+    folder.mkdir(parents=True)
+    for i in range(130):
+        (folder / f"{i:03}.png").write_bytes(b"")
+    answer = shown(client)
+    assert (answer["total"], answer["refused"], len(answer["problems"])) == (0, 130, 100)

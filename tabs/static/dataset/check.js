@@ -28,13 +28,13 @@ function findingsHtml(findings) {
   return findings.length ? `<section class="ez-card" data-key="findings"><h4>${t('dataset.findings')} (${findings.length})</h4><ul class="ez-list">${findings.map(row).join('')}</ul></section>` : '';
 }
 
-function problemsHtml(problems) {
+function problemsHtml(problems, all) {
   const row = (p) => `<li data-key="${esc(p.path)}">${(p[lang()] ?? p.en).includes(p.path) ? '' : `<b>${esc(p.path)}</b> `}${esc(p[lang()] ?? p.en)}</li>`;
-  return problems.length ? `<section class="ez-card" data-key="problems"><h4>${t('dataset.problems')} (${problems.length})</h4><ul class="ez-list">${problems.map(row).join('')}</ul></section>` : '';
+  return problems.length ? `<section class="ez-card" data-key="problems"><h4>${t('dataset.problems')} (${all})</h4><ul class="ez-list">${problems.map(row).join('')}</ul></section>` : '';
 }
 
 function html(d, answer) {
-  const problems = problemsHtml([...d.refused, ...d.info.problems]);
+  const problems = problemsHtml([...d.refused, ...d.info.problems], d.refused.length + (d.info.refused ?? 0));
   if (!answer) return problems;
   const { health, copies } = answer;
   const measure = `<div class="ez-bar"><button ${health.unmeasured ? 'class="primary"' : ''} data-act="measure">${t('check.measure')}</button><span class="n">${health.unmeasured ? t('check.unmeasured', { n: health.unmeasured }) : t('check.measured')}</span></div>`;

@@ -61,6 +61,11 @@ class EndpointNoKey(EndpointError):
     zh = "{url} 需要密钥（HTTP {status}）。请设置环境变量 {variable} 后重新启动程序。"
 
 
+class EndpointWrongKey(EndpointError):
+    en = "The key in the environment variable {variable} has characters that no key has. Set it again, and restart."
+    zh = "环境变量 {variable} 中的密钥包含无效字符。请重新设置后重启程序。"
+
+
 class EndpointEmpty(EndpointError):
     en = "{url} answered without a text ({reason}). Does the model {model} see pictures?"
     zh = "{url} 的回答没有文本（{reason}）。模型 {model} 支持图片吗？"
@@ -191,12 +196,14 @@ class EndpointReader:
     def _answer(self, found: Any) -> Answer:
         try:
             choice = found["choices"][0]
-            text = choice["message"]["content"]
+            text = _text(choice["message"]["content"])
         except (KeyError, IndexError, TypeError) as error:
             said = str(found.get("error", found) if isinstance(found, dict) else found)[:200]
             raise EndpointEmpty(url=self._url, reason=said, model=self._tool.model) from error
         if not isinstance(text, str):
             raise EndpointEmpty(url=self._url, reason=f"content is {text!r}"[:200], model=self._tool.model)
+        # JSON may hold halves of characters, which no file can
+        text = text.encode("utf-8", "replace").decode().replace("\0", "")
         text = text.rpartition("</think>")[2].strip()
         tags = tags_in(text) if self._tool.write == "tags" else None
         return Answer(text, tags=tags, cut=choice.get("finish_reason") == "length")
@@ -217,13 +224,15 @@ class EndpointReader:
 
     def _once(self, body: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "Easel"}
-        if key := os.environ.get(self._tool.key_variable):
+        if key := os.environ.get(self._tool.key_variable, "").strip():
+            if not (key.isascii() and key.isprintable()):
+                raise EndpointWrongKey(variable=self._tool.key_variable)  # without it: errors are shown and kept
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self._url, json.dumps(body).encode(), headers, method="POST")
-        tries = self._tool.retries + 1
+        tries, ends = self._tool.retries + 1, time.monotonic() + self._tool.timeout
         try:
             with _OPENER.open(request, timeout=self._tool.timeout) as answer:
-                return self._json(answer.read(_MOST + 1), answer.headers.get("Content-Type", ""))
+                return self._json(_read(answer, ends), answer.headers.get("Content-Type", ""))
         except urllib.error.HTTPError as error:
             raise self._refusal(error) from error
         except TimeoutError as error:
@@ -232,7 +241,7 @@ class EndpointReader:
             if isinstance(error.reason, TimeoutError):
                 raise EndpointTimeout(url=self._url, seconds=self._tool.timeout, tries=tries) from error
             raise EndpointUnreachable(url=self._url, reason=error.reason) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last for names that no host can have
             raise EndpointUnreachable(url=self._url, reason=f"{type(error).__name__} {error}".strip()) from error
 
     def _json(self, data: bytes, kind: str) -> Any:
@@ -244,7 +253,10 @@ class EndpointReader:
             raise EndpointNotJson(url=self._url, what=what) from error
 
     def _refusal(self, error: urllib.error.HTTPError) -> EndpointError:
-        data = error.read(4096)
+        try:
+            data = error.read(4096)
+        except (OSError, http.client.HTTPException):  # it refused, and then hung up
+            data = b""
         if error.code in (401, 403):
             return EndpointNoKey(url=self._url, status=error.code, variable=self._tool.key_variable)
         try:
@@ -254,6 +266,24 @@ class EndpointReader:
             page = data[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
             reason = "a web page (HTML)" if page else data.decode("utf-8", "replace")[:200].strip() or error.reason
         return EndpointRefused(url=self._url, status=error.code, reason=str(reason)[:300])
+
+
+def _read(answer: Any, ends: float) -> bytes:
+    """An answer up to its end, or to more than is taken. The socket's own timeout is for each piece: all of them are to
+    be there by `ends`."""
+    data = bytearray()
+    while len(data) <= _MOST and (piece := answer.read1(1 << 16)):
+        data += piece
+        if time.monotonic() > ends:
+            raise TimeoutError
+    return bytes(data)
+
+
+def _text(content: Any) -> Any:
+    """The text of a message, which some servers give in parts."""
+    if isinstance(content, list) and content and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
+        return "".join(str(part.get("text", "")) for part in content)
+    return content
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

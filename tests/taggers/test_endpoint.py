@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import threading
@@ -24,6 +25,7 @@ from taggers.endpoint import (
     EndpointTimeout,
     EndpointTool,
     EndpointUnreachable,
+    EndpointWrongKey,
 )
 from taggers.tool import About, Answer
 
@@ -40,6 +42,7 @@ class Server(ThreadingHTTPServer):
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.script: Callable[[int], Reply] = lambda n: said("a red card")
         self.lock = threading.Lock()
+        self.pause = 0.0  # between two bytes of an answer
 
     @property
     def url(self) -> str:
@@ -64,7 +67,13 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "http://127.0.0.1:9/elsewhere")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if not self.server.pause:
+            self.wfile.write(data)
+            return
+        with contextlib.suppress(OSError):  # the other side has enough
+            for place in range(len(data)):
+                self.wfile.write(data[place : place + 1])
+                time.sleep(self.server.pause)
 
     do_GET = do_POST
 
@@ -184,6 +193,45 @@ def test_a_server_that_is_silent_or_gone_is_told_apart(server: Server) -> None:
     server.server_close()
     with pytest.raises(EndpointUnreachable, match="running"):
         ask(server)
+
+
+def test_an_answer_that_comes_in_drops_is_late_as_well(server: Server) -> None:
+    server.script = lambda n: (200, "application/json", b" " * 10_000)
+    server.pause = 0.02
+    with pytest.raises(EndpointTimeout, match=r"0\.2 s, 1 times"):
+        ask(server, timeout=0.2)
+
+
+def test_a_key_with_a_line_end_is_trimmed_and_one_that_no_header_takes_is_not_told(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret\n")
+    ask(server)
+    assert server.asked[0][1]["Authorization"] == "Bearer secret"
+    monkeypatch.setenv("OPENAI_API_KEY", "geheim\nü")
+    with pytest.raises(EndpointWrongKey, match="OPENAI_API_KEY") as found:
+        ask(server)
+    assert "geheim" not in str(found.value)
+
+
+def test_text_in_parts_and_halves_of_characters_become_text(server: Server) -> None:
+    parts = [{"type": "text", "text": "a red"}, {"type": "text", "text": " card"}]
+    server.script = lambda n: (
+        200,
+        "application/json",
+        json.dumps({"choices": [{"message": {"content": parts}}]}).encode(),
+    )
+    assert ask(server) == [Answer("a red card")]
+    server.script = lambda n: said("half \ud83d and\0 whole \U0001f600")
+    assert ask(server) == [Answer("half ? and whole \U0001f600")]
+
+
+@pytest.mark.parametrize("url", [f"http://{'a' * 300}/v1", "http://127.0.0.1:9/ä", "http://127.0.0.1:abc/v1"])
+def test_an_address_that_can_not_be_is_not_reached(url: str) -> None:
+    reader = EndpointReader(EndpointTool(model="a", base_url=url, retries=0, timeout=1), pause=0.01)
+    with pytest.raises(EndpointUnreachable):
+        reader.read([reader.prepare(Image.new("RGB", (8, 8)))], [About()])
+    reader.close()
 
 
 def test_thoughts_and_cut_answers(server: Server) -> None:

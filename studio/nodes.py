@@ -26,8 +26,14 @@ MOST_WAITING = 8  # requests that wait for a worker that starts; each holds one 
 
 
 class CatalogueNotReady(WorkerNotReady):
-    en = "The list of nodes is not known yet: the worker is {state}. Only a first start is like this. Try again."
-    zh = "尚未获得节点列表：工作进程状态为 {state}。仅首次启动时会这样，请稍后重试。"
+    en = (
+        "The list of nodes is not known yet: the worker is {state}. A first start is like this: try again. "
+        "If it stays so, Easel was updated while it ran: start it again."
+    )
+    zh = (
+        "尚未获得节点列表：工作进程状态为 {state}。首次启动时会这样，请稍后重试。"
+        "若一直如此，说明程序在运行期间被更新过：请重新启动。"
+    )
 
 
 class PacksNotLoaded(CatalogueNotReady):

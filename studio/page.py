@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.routing import Mount
 
 from studio.app import App
+from studio.first import First
 
 if TYPE_CHECKING:
     import gradio
@@ -31,6 +33,8 @@ def mount(app: App, server: Starlette) -> None:
     def user(request: Request) -> str | None:
         return getattr(request.state, "user", None)
 
+    from tabs.shell import FIRST
+
     blocks, options = build(app)
     gradio.mount_gradio_app(
         server,  # type: ignore[arg-type]  # only the router of a FastAPI is used, which Starlette has
@@ -48,6 +52,10 @@ def mount(app: App, server: Starlette) -> None:
         footer_links=[],
         **options,
     )
+    mounted = server.routes[-1]
+    assert isinstance(mounted, Mount)
+    own = {"zh": "zh-CN", "en": "en", "auto": ""}[app.settings.language]
+    mounted.app = First(mounted.app, FIRST.replace("{own}", own))
 
 
 def build(app: App) -> tuple[gradio.Blocks, dict[str, Any]]:

@@ -12,13 +12,34 @@ MOST_REASONS = 5
 _WORDS: dict[str, dict[Language, str]] = {
     "value_smaller_than_min": {"en": "{name} is {value}, less than {min}.", "zh": "{name} 为 {value}，小于 {min}。"},
     "value_bigger_than_max": {"en": "{name} is {value}, more than {max}.", "zh": "{name} 为 {value}，大于 {max}。"},
-    "value_not_in_list": {"en": "{name}: there is no '{value}'.", "zh": "{name}：没有“{value}”。"},
+    "value_not_in_list": {"en": "{name}: there is no '{value}'. {remedy}", "zh": "{name}：没有“{value}”。{remedy}"},
+    "custom_validation_failed": {"en": "{name}: {details}.", "zh": "{name}：{details}。"},
     "invalid_input_type": {"en": "{name}: '{value}' can't be used here.", "zh": "{name}：此处不能使用“{value}”。"},
-    "required_input_missing": {"en": "{name} is missing.", "zh": "缺少 {name}。"},
+    "required_input_missing": {
+        "en": "{name} is missing: set it, or tie it to a node.",
+        "zh": "缺少 {name}：请填写，或连接到某个节点。",
+    },
     "missing_node_type": {"en": "There is no node '{kind}' here.", "zh": "这里没有节点“{kind}”。"},
     "prompt_no_outputs": {"en": "It has no output.", "zh": "它没有输出节点。"},
     "dependency_cycle": {"en": "It goes in a circle: {details}.", "zh": "存在循环：{details}。"},
 }
+_FOLDERS = {  # where a file is looked for, by the input that names it
+    "ckpt_name": "models/checkpoints",
+    "unet_name": "models/diffusion_models",
+    "clip_name": "models/text_encoders",
+    "vae_name": "models/vae",
+    "lora_name": "models/loras",
+    "control_net_name": "models/controlnet",
+    "style_model_name": "models/style_models",
+    "model_name": "models/upscale_models",
+    "image": "input",
+}
+_FILE: dict[Language, str] = {
+    "en": "Put it into {folder}, or choose one that is there.",
+    "zh": "请将其放入 {folder}，或选择已有的文件。",
+}
+_CHOICE: dict[Language, str] = {"en": "Choose one that is listed.", "zh": "请从列表中选择。"}
+_NO_PICTURE = "Invalid image file"  # how nodes say that a picture is not there
 _ANY: dict[Language, str] = {"en": "{message}: {details}", "zh": "{message}：{details}"}
 
 
@@ -39,13 +60,21 @@ def _words(error: Mapping[str, Any], language: Language) -> str:
     about = error.get("extra_info") or {}
     config = about.get("input_config") or [None, {}]
     limits = config[1] if len(config) > 1 else {}
-    template = _WORDS.get(error.get("type", ""), _ANY)[language]
+    kind, details = error.get("type", ""), str(error.get("details", ""))[:300]
+    if kind == "custom_validation_failed" and _NO_PICTURE in details:
+        kind = "value_not_in_list"
+    if kind == "value_not_in_list" and about.get("received_value") == "":
+        kind = "required_input_missing"
+    name = str(about.get("input_name", ""))
+    folder = _FOLDERS.get(name.rstrip("1234"))
+    template = _WORDS.get(kind, _ANY)[language]
     return template.format(
-        name=about.get("input_name", ""),
+        name=name,
         value=str(about.get("received_value", ""))[:120],
         min=limits.get("min"),
         max=limits.get("max"),
         kind=about.get("class_type", ""),
         message=error.get("message", ""),
-        details=str(error.get("details", ""))[:300],
+        details=details,
+        remedy=_FILE[language].format(folder=folder) if folder else _CHOICE[language],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from textwrap import shorten
 from typing import Any
 
 import gradio as gr
@@ -77,7 +78,7 @@ def build(app: App, pages: Pages) -> None:
     def open_graph(request: gr.Request, *values: Any) -> Any:
         try:
             settings = picture_settings(app, dict(zip(names, values, strict=True)))
-            workbench.open_document(app, text_to_image(settings), settings.positive.strip()[:40])
+            workbench.open_document(app, text_to_image(settings), _title(settings.positive))
         except EaselError as error:
             raise refuse(error, request) from error
         return gr.Tabs(selected="workflow")
@@ -192,6 +193,11 @@ def _setting_fields(app: App, start: Defaults) -> dict[str, Any]:
             fields["scheduler"] = gr.Dropdown(list(SCHEDULERS), value=start.scheduler, label=T("generate.scheduler"))
         fields["draft"] = gr.Checkbox(False, label=T("generate.draft"), info=T("generate.draft_hint"))
     return fields
+
+
+def _title(prompt: str) -> str:
+    """The first words of a prompt; letters of it where it has no spaces."""
+    return shorten(prompt, 40, placeholder="") or prompt.strip()[:40]
 
 
 def _first_model(app: App) -> tuple[str | None, Detected | None]:

@@ -20,18 +20,21 @@ TABS = ("generate", "workflow", "dataset", "train", "gallery", "queue", "models"
 
 FONTS = ["Inter", "system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 
-# The language a person chose stands in a cookie; Gradio asks navigator.language once, before anything is drawn.
-HEAD = """
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<script>
+# The language a person chose stands in a cookie; Gradio asks navigator.language once, before it adds the head.
+# {own} is what the owner's settings say: zh-CN, en, or nothing.
+FIRST = """<script>
   (() => {
     const asked = new URLSearchParams(location.search).get('lang');
-    const value = asked === 'zh' ? 'zh-CN' : 'en';
-    if (asked) document.cookie = `easel_lang=${value}; path=/; max-age=31536000; SameSite=Lax`;
-    const chosen = document.cookie.match(/easel_lang=([\\w-]+)/)?.[1];
+    const keep = (value) => { document.cookie = `easel_lang=${value}; path=/; max-age=31536000; SameSite=Lax`; };
+    const now = () => document.cookie.match(/easel_lang=([\\w-]+)/)?.[1];
+    if (asked) keep(asked === 'zh' ? 'zh-CN' : 'en');
+    else if ('{own}' && !now()) keep('{own}');
+    const chosen = now();
     if (chosen) Object.defineProperty(navigator, 'language', { get: () => chosen });
   })();
-</script>
+</script>"""
+HEAD = """
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="stylesheet" href="studio/static/easel.css">
 <link rel="stylesheet" href="studio/static/workflow.css">
 <script type="module" src="studio/static/main.js"></script>

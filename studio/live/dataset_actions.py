@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from textwrap import shorten
 from typing import Any
 
 from engine.dataset import bulk
@@ -99,7 +98,8 @@ def _decide(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, 
 def _caption(workspace: Workspace, dataset: Dataset, view: View, body: dict[str, Any]) -> dict[str, Any]:
     picture = dataset.store.picture(int(body["picture"]))
     text = str(body.get("text", "")).strip()
-    title = f"“{shorten(text, 40, placeholder='…')}” {picture.name}"
+    said = text if len(text) <= 40 else text[:39] + "…"
+    title = f"“{said}” {picture.name}"
     return {"changed": dataset.store.write_captions({picture.id: text}, title) is not None}
 
 

@@ -10,14 +10,15 @@ from starlette.routing import BaseRoute, Route
 from engine.errors import NotFound
 from studio.app import App
 from studio.comfy.requests import json_object
-from studio.gate import owner_only
+from studio.gate import PASSWORD_USER, owner_only
 
 
 def routes(app: App) -> list[BaseRoute]:
     async def tokens(request: Request) -> Response:
         owner_only(request)
         if request.method == "GET":
-            return JSONResponse({"tokens": await run_in_threadpool(app.access.tokens)})
+            signed_in = request.state.user == PASSWORD_USER
+            return JSONResponse({"tokens": await run_in_threadpool(app.access.tokens), "signed_in": signed_in})
         name = str((await json_object(request)).get("name", ""))
         token = await run_in_threadpool(app.access.new_token, name)
         return JSONResponse({"token": token, "tokens": await run_in_threadpool(app.access.tokens)}, 201)

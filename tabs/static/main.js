@@ -12,3 +12,7 @@ import './packs.js';
 import './tokens.js';
 import './search.js';
 import './chrome.js';
+
+// What folds out over the page folds in again when one turns to something else.
+const fold = (event) => document.querySelectorAll('.ez-pop[open]').forEach((pop) => { if (event.key === 'Escape' || event.type === 'click' && !pop.contains(event.target)) pop.open = false; });
+for (const name of ['click', 'keydown']) document.addEventListener(name, fold);

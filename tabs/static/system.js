@@ -67,7 +67,7 @@ class Models extends Polled {
       ${rows.join('')}</table></div>` : `<p class="empty">${t(none)}</p>`;
     this.paint(`<h3>${t('models.device')}</h3>${table(['models.model', 'models.role', 'models.state', 'models.size'],
       loaded.filter((m) => m.state !== 'file').map((m) => row([esc(m.title), t('role.' + m.role), t('models.' + m.state) + (m.leases ? ` · ${t('models.used')}` : ''), bytes(m.nbytes)])), 'models.nothing')}
-      <h3>${t('models.disk')}</h3>${table(['models.file', 'models.folder', 'models.family', 'models.size'], this.files.map(file), 'models.nofiles')}`);
+      <h3>${t('models.disk')}</h3><p class="sub">${t('models.where', { folder: `<code>${esc(this.system.disk.path)}/models</code>` })}</p>${table(['models.file', 'models.folder', 'models.family', 'models.size'], this.files.map(file), 'models.nofiles')}`);
   }
 }
 customElements.define('easel-models', Models);

@@ -2,7 +2,7 @@
 // editor in a frame where it is installed, else a drawing of the graph. The server keeps what is open (/studio/workflow);
 // while the editor is open its graph is the truth, and this part passes on what changes.
 
-import { Live, ROOT, attempt, call, esc, lang, t, toast } from './easel.js';
+import { Live, ROOT, attempt, call, esc, feed, lang, t, toast } from './easel.js';
 import { Editor } from './editor.js';
 import { chooserHtml, fieldsHtml, valueOf } from './fields.js';
 import { movable, svg } from './graph.js';
@@ -26,6 +26,7 @@ class Workflow extends Live {
     this.on(this, 'dragover', (event) => event.preventDefault());
     this.on(this, 'drop', (event) => { event.preventDefault(); if (event.dataTransfer.files[0]) this.openFile(event.dataTransfer.files[0]); });
     this.on(document, 'paste', (event) => this.pasted(event));
+    this.on(feed, 'change', () => { if (this.failed && feed.worker.state === 'ready' && this.offsetParent) this.load(); });
     this.seen = new IntersectionObserver(([entry]) => { if (entry.isIntersecting) this.load(); });
     this.seen.observe(this);
   }
@@ -34,12 +35,20 @@ class Workflow extends Live {
 
   /** Asked each time the tab is opened: another tab may have sent a workflow here meanwhile. */
   async load() {
-    const answer = await attempt(Promise.all([call('workflow'), call('workflows')]));
+    this.failed = false;
+    const answer = await Promise.all([call('workflow'), call('workflows')]).catch((error) => this.loadFailed(error));
     if (!answer) return;
     [this.data, this.lists] = answer;
     if (this.data.editor && !this.editor && WIDE.matches) this.openEditor();
     else this.intoEditor();
     this.draw();
+  }
+
+  /** A first start may take longer than a request waits: then what is missing is said, and asked for once more when the engine is ready. */
+  loadFailed(error) {
+    if (this.data) { toast(error.message, true); return; }
+    this.paint(`<p class="bad">${esc(error.message)}</p><p><button data-what="again">${t('workflow.again')}</button></p>`, this.piece('fields'));
+    this.failed = feed.worker.state !== 'ready';
   }
 
   take(data) {
@@ -138,6 +147,7 @@ class Workflow extends Live {
 
   async clicked(event) {
     const what = event.target.closest('button[data-what]')?.dataset.what;
+    if (what === 'again') this.load();
     if (what === 'run') this.run();
     if (what === 'editor') this.openEditor();
     if (what === 'whole') this.classList.toggle('whole');

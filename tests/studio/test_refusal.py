@@ -28,10 +28,28 @@ def refused(kind: str, **about: Any) -> PromptRefused:
         (
             "value_not_in_list",
             {"input_name": "ckpt_name", "received_value": "a.safetensors", "input_config": None},
-            "ckpt_name: there is no 'a.safetensors'.",
-            "ckpt_name：没有“a.safetensors”。",
+            "ckpt_name: there is no 'a.safetensors'. Put it into models/checkpoints, or choose one that is there.",
+            "ckpt_name：没有“a.safetensors”。请将其放入 models/checkpoints，或选择已有的文件。",
         ),
-        ("required_input_missing", {"input_name": "seed"}, "seed is missing.", "缺少 seed。"),
+        (
+            "value_not_in_list",
+            {"input_name": "sampler_name", "received_value": "eulr", "input_config": None},
+            "sampler_name: there is no 'eulr'. Choose one that is listed.",
+            "sampler_name：没有“eulr”。请从列表中选择。",
+        ),
+        ("custom_validation_failed", {"input_name": "image"}, "image: details.", "image：details。"),
+        (
+            "required_input_missing",
+            {"input_name": "seed"},
+            "seed is missing: set it, or tie it to a node.",
+            "缺少 seed：请填写，或连接到某个节点。",
+        ),
+        (
+            "value_not_in_list",
+            {"input_name": "image", "received_value": ""},
+            "image is missing: set it, or tie it to a node.",
+            "缺少 image：请填写，或连接到某个节点。",
+        ),
         ("something_new", {}, "message: details", "message：details"),
     ],
 )
@@ -39,6 +57,20 @@ def test_each_reason_has_words(kind: str, about: dict[str, Any], en: str, zh: st
     error = refused(kind, **about)
     assert error.text("en") == f"This can't run. {en}"
     assert error.text("zh") == f"无法运行。{zh}"
+
+
+def test_a_picture_that_is_not_there_is_said_in_words() -> None:
+    details = "image - Invalid image file: a.png"
+    error = request_error(
+        "custom_validation_failed",
+        "Custom validation failed for node",
+        details,
+        input_name="image",
+        received_value="a.png",
+    )
+    node = {"errors": [error], "dependent_outputs": ["7"], "class_type": "LoadImage"}
+    found = PromptRefused(Validation({}, error=request_error("x", "y"), node_errors={"5": node}))
+    assert found.text("zh") == "无法运行。image：没有“a.png”。请将其放入 input，或选择已有的文件。"
 
 
 def test_what_is_wrong_before_there_are_nodes_is_said_as_well() -> None:

@@ -1,7 +1,8 @@
 """A workflow as a simple form: the inputs that were chosen to be shown, their values, and setting them.
 
 Which inputs those are stands in the workflow itself, at `extra.linearData.inputs`, where the official editor's app mode
-keeps them: [[node id, widget name], ...]. So a form made here opens there, and the other way round.
+keeps them: [[node id, widget name], ...], or ["graph id:node id:widget name", widget name] as it writes them now. So a
+form made here opens there, and the other way round.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import copy
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from engine.errors import GraphError, InputError
 from engine.graph.catalogue import Catalogue
@@ -20,6 +23,7 @@ from engine.workspace import Workspace
 SHOWN = "linearData"
 TITLE_ZH = "easel_title_zh"  # a node's own title in Chinese, among its properties
 MOST_FIELDS = 200
+_WIDGET_ID = re.compile(r"[^:]+:([^:]+):([^:]+)")
 LONGEST_TEXT = 1_000_000
 
 
@@ -73,11 +77,21 @@ def described(workflow: Mapping[str, Any], catalogue: Catalogue, workspace: Work
 
 def chosen(workflow: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(node id, widget name) as the workflow says."""
+    return [place for place, _ in _rows(workflow)]
+
+
+def _rows(workflow: Mapping[str, Any]) -> list[tuple[tuple[str, str], list[Any]]]:
+    """((node id, widget name), as it is written) of the chosen inputs."""
     extra = workflow.get("extra")
     data = extra.get(SHOWN) if isinstance(extra, Mapping) else None
     rows = data.get("inputs") if isinstance(data, Mapping) else None
     rows = rows if isinstance(rows, list) else []
-    return [(str(row[0]), str(row[1])) for row in rows[:MOST_FIELDS] if isinstance(row, list) and len(row) >= 2]
+    return [(_place(row), row) for row in rows[:MOST_FIELDS] if isinstance(row, list) and len(row) >= 2]
+
+
+def _place(row: Sequence[Any]) -> tuple[str, str]:
+    whole = _WIDGET_ID.fullmatch(row[0]) if isinstance(row[0], str) else None
+    return (unquote(whole[1]), unquote(whole[2])) if whole else (str(row[0]), str(row[1]))
 
 
 def with_chosen(workflow: Mapping[str, Any], inputs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -90,7 +104,8 @@ def with_chosen(workflow: Mapping[str, Any], inputs: Sequence[tuple[str, str]]) 
     extra = dict(extra) if isinstance(extra, Mapping) else {}
     data = extra.get(SHOWN)
     kept = dict(data) if isinstance(data, Mapping) else {"outputs": []}
-    extra[SHOWN] = {**kept, "inputs": [[ids[node_id], name] for node_id, name in inputs]}
+    before = dict(_rows(workflow))  # a row may say more, about how the editor shows it
+    extra[SHOWN] = {**kept, "inputs": [before.get((node_id, name), [ids[node_id], name]) for node_id, name in inputs]}
     return {**workflow, "extra": extra}
 
 

@@ -13,6 +13,9 @@ const current = () => app.extensionManager?.workflow?.activeWorkflow;
 // A new editor starts with a graph for the model that comes along, not with one whose models nobody has here.
 const first = await fetch(api.fileURL('/templates/demo_text_to_image.json')).then((answer) => (answer.ok ? answer.json() : undefined)).catch(() => undefined);
 if (first) {
+  // With whole identities: the editor looks at them before its graph has nodes, and complains of short ones.
+  const form = first.extra?.linearData;
+  if (form?.inputs && first.id) form.inputs = form.inputs.map(([id, name]) => [`${first.id}:${id}:${encodeURIComponent(name)}`, name]);
   for (const key of Object.keys(defaultGraph)) delete defaultGraph[key];
   Object.assign(defaultGraph, first);
 }

@@ -97,6 +97,17 @@ def test_a_form_of_the_official_editor_is_read_and_its_other_fields_stay(
         assert fields({**workflow, **odd}, catalogue, space) == []
 
 
+def test_a_form_that_the_editor_has_saved_names_its_widgets_whole(
+    workflow: dict[str, Any], catalogue: Catalogue, space: Workspace
+) -> None:
+    graph = "ce92e0e8-3a6c-5381-bc36-62ab5f5b0d11"
+    theirs = {"inputs": [[f"{graph}:2:text", "text", {"height": 120}], [f"{graph}:1:m%6Fde", "mode"]], "outputs": [2]}
+    made = {**workflow, "extra": {"linearData": theirs}}
+    assert [field["key"] for field in fields(made, catalogue, space)] == ["2.text", "1.mode"]
+    again = with_chosen(made, [("1", "steps"), *chosen(made)])["extra"]["linearData"]
+    assert again == {"inputs": [[1, "steps"], *theirs["inputs"]], "outputs": [2]}
+
+
 def test_values_that_are_set_reach_the_prompt_and_nothing_else_changes(
     workflow: dict[str, Any], catalogue: Catalogue, space: Workspace
 ) -> None:

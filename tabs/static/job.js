@@ -57,7 +57,8 @@ export function listenForButtons(part) {
 export const worker = () => {
   const { state, phase, seconds, error } = feed.worker;
   if (state === 'ready') return '';
-  const doing = [phase && named('phase', phase), seconds ? `${seconds} s` : ''].filter(Boolean).join(' · ');
+  const [what = '', ...which] = (phase ?? '').split(': ');
+  const doing = [[what && named('phase', what), ...which].join(': '), seconds ? `${seconds} s` : ''].filter(Boolean).join(' · ');
   return `<p class="ez-worker" role="status">${t('worker.' + state)} ${esc(doing)} ${esc(error?.[lang()] ?? '')}</p>`;
 };
 

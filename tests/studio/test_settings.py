@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydantic import BaseModel
 
 from engine.errors import InvalidSetting, NotFound, UnknownSetting
 from engine.graph.metadata import Metadata, save_picture
@@ -191,3 +192,17 @@ def test_pickle_files_are_read_where_the_owner_says_so(tmp_path: Path) -> None:
 def _workspace(root: Path, text: str) -> Workspace:
     written(root, text)
     return _open(parser().parse_args(["serve", "--workspace", str(root)]))[0]
+
+
+@pytest.mark.parametrize("page", ["settings.md", "settings.zh-CN.md"])
+def test_the_documentation_has_every_setting_with_its_default(page: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    rows = {
+        line.split("|")[1].strip(" `"): line.split("|")[2].strip() for line in text.splitlines() if line[:3] == "| `"
+    }
+    wanted: dict[str, str] = {}
+    for name, field in StudioSettings.model_fields.items():
+        inner = type(field.default).model_fields if isinstance(field.default, BaseModel) else {name: field}
+        assert not isinstance(field.default, BaseModel) or f"## [{name}]" in text
+        wanted |= {key: "" if one.default is None else str(one.default) for key, one in inner.items()}
+    assert rows == {key: value.lower() if value in ("True", "False") else value for key, value in wanted.items()}

@@ -31,7 +31,7 @@ function cutHtml(d, c) {
 function html(d, answer) {
   if (!answer) return '';
   const job = jobOf(d), samples = jobOf(d, 'done')?.result.samples ?? [];
-  const head = [t('look.size'), t('check.pictures'), t('look.cut'), t('look.enlarged')];
+  const head = [t('look.size'), t('look.pictures'), t('look.cut'), t('look.enlarged')];
   const rows = answer.buckets.map((b) => `<tr data-key="${b.width}x${b.height}"><td>${b.width} × ${b.height}</td><td>${b.n}</td><td>${percent(b.lost)}</td><td>${b.enlarged || '–'}</td></tr>`);
   return `<p class="sub">${t('look.hint')}</p><form data-act="look" class="ez-form-row">${formHtml(answer.fields, tried(d))}
     <button class="primary">${t('look.show')}</button>${samples.length ? `<button type="button" data-act="lookmore">${t('look.more')}</button>` : ''}<button type="button" data-act="totrain">${t('look.use')}</button></form>

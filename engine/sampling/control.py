@@ -101,6 +101,7 @@ class ActingControls:
     """The `Controls` of a Guided denoiser, with the nets of a lease."""
 
     def __init__(self, model: Model, leased: Lease, schedule: Schedule, hints: Hints) -> None:
+        self._model = model
         self._denoiser = leased[model.ref]
         self._leased = leased
         self._schedule = schedule
@@ -117,7 +118,7 @@ class ActingControls:
         return said or None
 
     def _residuals(self, control: Control, x: Tensor, timesteps: Tensor, text: TextBatch, parts: int) -> Residuals:
-        net, key = control.net, (id(control), *x.shape, parts)
+        net, key = control.net.of(self._model), (id(control), *x.shape, parts)
         residuals = self._still.get(key)
         if residuals is None:
             hint = self._hints.of(control, x.shape[-2], x.shape[-1]).to(x.device)

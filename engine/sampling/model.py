@@ -49,7 +49,7 @@ def guided(
     hints = Hints(models, controls)
     hints.prepare(latent.shape[-2], latent.shape[-1])
     with (
-        models.lease(model.ref, *(control.net.ref for control in controls), working=working) as leased,
+        models.lease(model.ref, *(control.net.of(model).ref for control in controls), working=working) as leased,
         acting(leased[model.ref], model.adapters) as module,
         all_acting(module, now, (patch.acting for patch in model.patches)),
         acting_hooks(models, model, module, schedule, hooks_of(guider.sides)) as hooks,

@@ -33,10 +33,11 @@ def working_bytes(
     size = itemsize(models)
     calls = _calls(model, sides, latent.shape[-2], latent.shape[-1], size)
     rows, cells = latent.shape[0] * max(map(len, sides), default=1) * len(sides), latent.shape[-2] * latent.shape[-1]
-    said = sum(control.net.kind.numbers_said(control.net, cells) for control in controls)
-    hints = sum(3 * cells * control.net.factor**2 for control in controls)
+    nets = [control.net.of(model) for control in controls]
+    said = sum(net.kind.numbers_said(net, cells) for net in nets)
+    hints = sum(3 * cells * net.factor**2 for net in nets)
     beside = rows * (RESIDUALS * said * size + 2 * hints * 4)
-    unpacking = max(models.unpacking(ref) for ref in (model.ref, *(control.net.ref for control in controls)))
+    unpacking = max(models.unpacking(ref) for ref in (model.ref, *(net.ref for net in nets)))
     of_adapters = made_bytes(model.adapters, model.modules) + _branch_bytes(models, model.adapters, size)
     least = 0 if models.device.is_host else LEAST
     return least + int(CUSHION * (latent.shape[0] * calls + beside)) + unpacking + of_adapters

@@ -38,11 +38,20 @@ def control_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
         config = diffusers_unet_config({**tensors, "conv_out.weight": _swapped(tensors["conv_in.weight"])})
         vector, blocks = tensors.get("add_embedding.linear_1.weight"), _cond_blocks(tensors)
         hint = ["controlnet_cond_embedding.conv_in.weight", *blocks[1::2]]
-    config["conditioning_channels"] = tensors[hint[0]].shape[1]
-    config["conditioning_embedding_out_channels"] = tuple(tensors[name].shape[0] for name in hint)
+    config |= _hint_config(tensors, hint)
     if vector is not None:
         config["projection_class_embeddings_input_dim"] = vector.shape[1]
     return config
+
+
+def hint_config(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    """Of a net in LDM's names, what concerns its hint alone."""
+    return _hint_config(tensors, [f"input_hint_block.{i}.weight" for i in _hint(tensors)])
+
+
+def _hint_config(tensors: Mapping[str, TensorInfo], names: list[str]) -> dict[str, Any]:
+    channels = tuple(tensors[name].shape[0] for name in names)
+    return {"conditioning_channels": tensors[names[0]].shape[1], "conditioning_embedding_out_channels": channels}
 
 
 def control_map(config: Mapping[str, Any]) -> KeyMap:

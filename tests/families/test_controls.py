@@ -14,7 +14,6 @@ from torch import nn
 from engine.families.base import Components, TextBatch
 from engine.families.controls.base import Control, NotAControlNet, UnknownControlType, added
 from engine.families.controls.discover import load_controlnet
-from engine.families.controls.unet import ControlLora
 from engine.families.parts.filling import MissingWeights
 from engine.families.sd1 import SD1
 from engine.families.sdxl import SDXL
@@ -177,12 +176,3 @@ def test_a_net_of_another_family_names_it(tmp_path: Path, manager: ModelManager,
     of = tiny_unets.unet_config(tiny_unets.SDXL)
     net = load_controlnet(manager, make_tiny_control(tmp_path / "a.safetensors", layout="diffusers", of=of))
     assert net.kind.problem(net, tiny.model) == "SDXL"
-
-
-def test_a_control_lora_is_named(tmp_path: Path, manager: ModelManager):
-    tensors = {"lora_controlnet": torch.zeros(0), "zero_convs.0.0.weight": torch.zeros(8, 8, 1, 1)}
-    save_file(
-        {**tensors, "input_hint_block.0.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "canny-rank256.safetensors"
-    )
-    with pytest.raises(ControlLora, match=r"canny-rank256\.safetensors is a control LoRA"):
-        load_controlnet(manager, tmp_path / "canny-rank256.safetensors")

@@ -6,8 +6,8 @@ A kind of them knows a file by its header and how its network is called. What fl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -92,7 +92,10 @@ class ControlKind(Protocol):
 
 @dataclass(frozen=True)
 class ControlNet:
-    """A CONTROL_NET link. `options` are what nodes set, such as the type of a union's control."""
+    """A CONTROL_NET link. `options` are what nodes set, such as the type of a union's control.
+
+    made: the net for a model, where each model that is steered has one of its own; only that one can be leased.
+    """
 
     kind: ControlKind
     ref: ModelRef
@@ -105,6 +108,11 @@ class ControlNet:
     masked: bool = False  # beside the latents, at a mask: 1 where the picture is to be seen
     levels: tuple[float, float] = (1.0, 0.0)  # factor and offset of the pixels (0..1) that the VAE is shown
     options: Mapping[str, Any] = field(default_factory=dict)
+    made: Callable[[Model], ControlNet] | None = field(default=None, repr=False, compare=False)
+
+    def of(self, model: Model) -> ControlNet:
+        """The net that steers this model."""
+        return self if self.made is None else replace(self.made(model), options=self.options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import FileError
 from engine.families.controls.base import ControlNet, NotAControlNet, Residuals
 from engine.families.discover import discover
 from engine.families.parts.stored import StoredPart, json_metadata, same_name
@@ -31,17 +30,6 @@ POOLED = ("_shuffle", "_shuffle_fp16")  # ends of the names of files whose contr
 UNION = "task_embedding"  # a net for several types of control has a vector for each
 
 
-class ControlLora(FileError):
-    en = (
-        "{path} is a control LoRA of Stability AI: it holds differences to SDXL's own weights, which are not read "
-        "here. Use the ControlNet or T2I adapter for SDXL of the same kind."
-    )
-    zh = (
-        "{path} 是 Stability AI 的控制 LoRA，仅含与 SDXL 自身权重的差异，此处无法读取。"
-        "请使用同类的 SDXL ControlNet 或 T2I 适配器。"
-    )
-
-
 class UNetControl:
     def detect(self, header: Header) -> bool:
         return control_keys.control_prefix(header) is not None
@@ -52,8 +40,6 @@ class UNetControl:
         from engine.weights.load import open_header
 
         header = open_header(path, allow_pickle=allow_pickle)
-        if control_keys.CONTROL_LORA in header:
-            raise ControlLora(path=path)
         prefix = control_keys.control_prefix(header) or ""
         tensors = header.under(prefix)
         kind = _kind_of(header, prefix)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,15 +56,23 @@ class Entries:
 
 @dataclass(frozen=True)
 class Present:
-    """The (picture, term) pairs that count by thresholds and merge, by picture; where each picture and term starts."""
+    """The (picture, term) pairs that count by thresholds and merge, by picture; where each picture starts."""
 
     picture: np.ndarray
     term: np.ndarray
     score: np.ndarray
     position: np.ndarray
     starts: np.ndarray
-    by_term: np.ndarray
-    term_starts: np.ndarray
+    terms: int
+
+    @cached_property
+    def by_term(self) -> np.ndarray:
+        """The entries by term, worked out when it is first asked for one."""
+        return np.argsort(self.term, kind="stable")
+
+    @cached_property
+    def term_starts(self) -> np.ndarray:
+        return np.searchsorted(self.term[self.by_term], np.arange(self.terms + 1))
 
 
 @dataclass(frozen=True)
@@ -159,25 +168,28 @@ def _subtracted(kept: Entries, terms: int, sources: Iterable[Source]) -> Entries
 def present(kept: Entries, pictures: int, terms: int) -> Present:
     """Each (picture, term) pair once, with its best score."""
     pair = kept.picture * max(1, terms) + kept.term
-    order = np.lexsort((-kept.score, pair))
-    first = order[np.flatnonzero(np.diff(pair[order], prepend=-1))] if len(order) else order
-    best = kept.where(first)
+    order = np.argsort(pair, kind="stable")
+    new = np.diff(pair[order], prepend=-1) != 0
+    if len(order) and not new.all():  # several read the same tag
+        starts, number = np.flatnonzero(new), np.cumsum(new) - 1
+        score = kept.score[order]
+        most = np.flatnonzero(score == np.maximum.reduceat(score, starts)[number])
+        order = order[most[np.diff(number[most], prepend=-1) != 0]]
+    best = kept.where(order)
     return indexed(best.picture, best.term, best.score, best.position, pictures, terms)
 
 
 def indexed(
     picture: np.ndarray, term: np.ndarray, score: np.ndarray, position: np.ndarray, pictures: int, terms: int
 ) -> Present:
-    """Pairs sorted by picture and term, with where each picture and each term starts."""
-    by_term = np.argsort(term, kind="stable")
+    """Pairs sorted by picture and term, with where each picture starts."""
     return Present(
         picture=picture,
         term=term,
         score=score,
         position=position,
         starts=np.searchsorted(picture, np.arange(pictures + 1)),
-        by_term=by_term,
-        term_starts=np.searchsorted(term[by_term], np.arange(terms + 1)),
+        terms=terms,
     )
 
 

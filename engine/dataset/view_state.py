@@ -100,7 +100,7 @@ class State:
             self._sources, self._merge = sources, merge
             self._present, self._disputed = self._cut_and_merge(), None
             decided = True
-        elif len(self._present.term_starts) <= len(self._words):
+        elif self._present.terms < len(self._words):
             p = self._present  # only the number of terms grew
             size = len(self._pictures), len(self._words)
             self._present = indexed(p.picture, p.term, p.score, p.position, *size)
@@ -144,7 +144,11 @@ class State:
     def _read_readings(self, since: int) -> bool:
         found = self.store.rows("SELECT picture, source, terms, scores, cuts FROM readings WHERE revision>?", since)
         for picture, source, terms, scores, cuts in found:
-            values = np.frombuffer(terms, "<u4"), np.frombuffer(scores, "<f4"), json.loads(cuts)
+            values = (
+                np.frombuffer(terms, "<u4"),
+                np.frombuffer(scores, "<f4"),
+                json.loads(cuts) if len(cuts) > 2 else {},
+            )
             self._raw[picture, source] = values
         return bool(found)
 

@@ -7,7 +7,7 @@ in the shapes of the graph; modules come from leases and are never moved here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -188,6 +188,17 @@ class Padding:
         return max(self.least, tokens + self.more)
 
 
+class EmbeddingFolders(tuple[Path, ...]):
+    """Folders with textual inversions. allow_pickle: the owner lets files be read that could hold more than tensors."""
+
+    allow_pickle: bool
+
+    def __new__(cls, folders: Iterable[Path] = (), *, allow_pickle: bool = False) -> EmbeddingFolders:
+        made = super().__new__(cls, folders)
+        made.allow_pickle = allow_pickle
+        return made
+
+
 @dataclass(frozen=True)
 class Clip:
     """A CLIP link: text encoders with their tokenizers."""
@@ -200,7 +211,7 @@ class Clip:
     names: tuple[str, ...] = ("l",)  # per encoder, ComfyUI's: "l", "g", "h", "t5xxl"
     adapters: tuple[Adapter, ...] = ()
     stop_at_layer: int | None = None  # ComfyUI's CLIPSetLastLayer: -1 is the last
-    embeddings: tuple[Path, ...] = ()  # folders with textual inversions
+    embeddings: EmbeddingFolders = field(default_factory=EmbeddingFolders)
     padding: Padding | None = None  # of T5, in place of the family's
     hooks: ClipHooks | None = None  # what acts while prompts are encoded, and with them in the denoiser
     about: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)  # what its file says of it

@@ -152,6 +152,20 @@ def test_a_textual_inversion_is_read_from_its_folder(tmp_path: Path, tiny: Compo
         assert torch.equal(encode(manager, tiny.clip, f"a embedding:{name} cat"), plain), name
 
 
+@pytest.mark.parametrize("allow_pickle", [False, True])
+def test_a1111s_inversions_are_read_where_the_owner_allows_pickles(
+    tmp_path: Path, manager: ModelManager, allow_pickle: bool
+):
+    vectors = torch.randn(2, 32)
+    about = {"string_to_token": {"*": 265}, "name": "thing", "step": 500, "sd_checkpoint": None}
+    torch.save({**about, "string_to_param": {"*": nn.Parameter(vectors)}}, tmp_path / "thing.pt")
+    save_file({"emb_params": vectors}, tmp_path / "same.safetensors")
+    path = make_tiny_sd1(tmp_path / "tiny.safetensors")
+    clip = SD1().load_checkpoint(manager, path, [tmp_path], allow_pickle=allow_pickle).clip
+    same = encode(manager, clip, "a embedding:same cat")
+    assert torch.equal(encode(manager, clip, "a embedding:thing cat"), same) is allow_pickle
+
+
 def test_latents_are_in_the_scale_of_the_denoiser(tiny: Components, manager: ModelManager):
     pixels = torch.rand(1, 3, 32, 48) * 2 - 1
     with manager.lease(tiny.vae.ref) as leased, torch.no_grad():

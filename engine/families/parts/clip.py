@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from engine.errors import EaselError
+from engine.families.base import EmbeddingFolders
 from engine.families.parts.prompt import Text, Token, chunks_of
 from engine.families.parts.text_encoder import CLIP_L, TextEncoder
 from engine.families.parts.tokenizer import ClipTokenizer
@@ -148,7 +149,8 @@ def textual_inversion(folders: Sequence[Path], name: str, width: int, encoder: s
     if path is None:
         return None
     try:
-        tensors = read_tensors(open_header(path), dtype=torch.float32)
+        allow_pickle = isinstance(folders, EmbeddingFolders) and folders.allow_pickle
+        tensors = read_tensors(open_header(path, allow_pickle=allow_pickle), dtype=torch.float32)
     except EaselError as error:
         log.warning("the embedding %r can't be read: %s", name, error)
         return None

@@ -11,6 +11,7 @@ from engine.families.base import (
     TEXT_PARTS,
     Clip,
     Components,
+    EmbeddingFolders,
     Model,
     Part,
     Vae,
@@ -54,7 +55,7 @@ class DitFamily(FileFamily[DitKind]):
         title = lora.title_of(path, header.metadata)
         model = self._model(manager, header, title)
         texts = [self._text(name, header, place) for name, place in self.kind.encoder_places(header).items()]
-        clip = self._clip(manager, texts, title, embeddings)
+        clip = self._clip(manager, texts, title, EmbeddingFolders(embeddings, allow_pickle=allow_pickle))
         vae = self._vae(manager, header, f"{title} VAE")
         return Components(model, clip, vae, title, header.digest)
 

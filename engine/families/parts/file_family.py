@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from engine.families.base import TEXT_PARTS, Clip, Family, FamilySpec, Model, Vae
+from engine.families.base import TEXT_PARTS, Clip, EmbeddingFolders, Family, FamilySpec, Model, Vae
 from engine.families.parts.stored import TEXT_KEYS, StoredPart, about, stored_clip
 from engine.families.parts.text_encoder import TextEncoder
 from engine.families.parts.tokenizer import ClipTokenizer, clip_tokenizer, tokenizer_from_json
@@ -68,7 +68,8 @@ class FileFamily(Family, Generic[KindT]):
         if not self.kind.detect_clip(headers):
             raise unknown(headers[0])
         title = " + ".join(path.stem for path in paths)
-        return self._clip(manager, self._texts_alone(headers), title, embeddings)
+        folders = EmbeddingFolders(embeddings, allow_pickle=allow_pickle)
+        return self._clip(manager, self._texts_alone(headers), title, folders)
 
     def encode_image(self, module: nn.Module, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
         from engine.families.parts import diffusion
@@ -125,7 +126,7 @@ class FileFamily(Family, Generic[KindT]):
         manager: ModelManager,
         texts: Iterable[tuple[str, StoredPart, Any]],
         title: str,
-        embeddings: Sequence[Path],
+        embeddings: EmbeddingFolders,
     ) -> Clip:
         """Registers the encoders, which come as `_texts_alone` gives them."""
         texts = list(texts)
@@ -137,7 +138,7 @@ class FileFamily(Family, Generic[KindT]):
             configs=tuple(part.config for _, part, _ in texts),
             modules=tuple(part.modules() for _, part, _ in texts),
             names=names,
-            embeddings=tuple(embeddings),
+            embeddings=embeddings,
             about={key: text for _, part, _ in texts for key, text in about(part.header, *TEXT_KEYS).items()},
         )
 

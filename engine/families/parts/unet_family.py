@@ -10,6 +10,7 @@ from engine.families.base import (
     TEXT_PARTS,
     Clip,
     Components,
+    EmbeddingFolders,
     Model,
     Part,
     Prompt,
@@ -54,7 +55,7 @@ class UNetFamily(FileFamily[UNetKind]):
         texts = [self._text(header, encoder, encoder.place(header)) for encoder in self.kind.encoders]
         vae = stored_vae(header, VAE_PREFIXES[facts.names], self.kind.vae)
         model = self._model(manager, header, facts, title, vae.config)
-        clip = self._clip(manager, texts, title, embeddings)
+        clip = self._clip(manager, texts, title, EmbeddingFolders(embeddings, allow_pickle=allow_pickle))
         vae_ref, factor = vae.register(manager, f"{title} VAE"), factor_of(vae.config)
         link = Vae(self, vae_ref, vae.config, model.latent, factor, about(header, "easel.vae"))
         return Components(model, clip, link, title, header.digest)

@@ -29,6 +29,7 @@ from engine.graph.order import RunOrder
 from engine.graph.plan import Node, Plan
 from engine.graph.progress_state import ProgressBoard
 from engine.graph.registry import Bound, Registry, call_hook
+from engine.graph.shapes import check_shapes
 from engine.graph.tasks import Tasks, settled
 from engine.jobs.secrets import masked
 
@@ -219,6 +220,8 @@ class _Execution:
             return self._blocked(node, blocker)
         call = self._bound_node(node) if node.type.bind else node.type.call
         arguments = node.type.nested(arguments, node.type.declaration.input_is_list)
+        if node.type.shaped:
+            check_shapes(node.type.shaped, arguments)
         return call(self._context(node, index), **arguments)
 
     def _bound_node(self, node: Node) -> Bound:

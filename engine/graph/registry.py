@@ -17,6 +17,7 @@ from typing import Annotated, Any, Protocol, get_args, get_origin
 from engine.graph.dynamic import DYNAMIC, Spec, live, nested
 from engine.graph.links import is_link
 from engine.graph.node import Choices, Declaration, In, Out
+from engine.graph.shapes import AXES
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class NodeType:
             for item in self.inputs.values()
             if isinstance(item.declared.type, str) and item.declared.type in DYNAMIC
         }
+
+    @cached_property
+    def shaped(self) -> dict[str, str]:
+        """Those inputs of our own nodes whose shapes are looked at: see engine/graph/shapes.py."""
+        own = self.module.startswith("engine.nodes.")
+        return {item.name: item.socket for item in self.inputs.values() if own and item.socket in AXES}
 
     def nested(self, arguments: Mapping[str, Any], whole: bool = False) -> Mapping[str, Any]:
         """Arguments as the node takes them; with `whole` each is a list."""

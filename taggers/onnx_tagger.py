@@ -135,11 +135,16 @@ def working_bytes(model: Contract, pictures: int) -> int:
 
 
 def version_of(file: Path) -> str:
-    """The model's identity: a hash of its bytes, so that a renamed file is the same model and a new one is not."""
+    """The model's identity: a hash of its bytes, so that a renamed file is the same model and a new one is not.
+
+    Weights in a file of their own (model.onnx.data, model.onnx_data) count: two tunings may have the same graph.
+    """
     digest = hashlib.blake2b(digest_size=12)
-    with open(file, "rb") as handle:
-        while block := handle.read(1 << 22):
-            digest.update(block)
+    apart = sorted(p for p in file.parent.iterdir() if p.name.startswith((f"{file.name}.data", f"{file.name}_data")))
+    for path in (file, *apart):
+        with open(path, "rb") as handle:
+            while block := handle.read(1 << 22):
+                digest.update(block)
     return digest.hexdigest()
 
 

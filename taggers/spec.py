@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from taggers.onnx_header import OnnxHeader
 
 Fit = Literal["pad", "squash", "scale and pad"]
 Resample = Literal["bicubic", "lanczos", "bilinear"]
+
+
+_RATED = re.compile("^rating[:_]")
 
 
 class WrongVocabulary(FileError):
@@ -91,9 +95,7 @@ def read_csv_vocabulary(path: Path, categories: Mapping[str, str], kind: str) ->
 
 def vocabulary(rows: Iterable[tuple[str, str]]) -> Vocabulary:
     """From (name, category) pairs. Ratings get a name of their own, because `general` may be a tag as well."""
-    pairs = [
-        (f"rating:{name.removeprefix('rating_')}" if category == RATING else name, category) for name, category in rows
-    ]
+    pairs = [(f"rating:{_RATED.sub('', name)}" if category == RATING else name, category) for name, category in rows]
     return Vocabulary(tuple(name for name, _ in pairs), tuple(category for _, category in pairs))
 
 

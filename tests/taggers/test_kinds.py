@@ -16,7 +16,15 @@ from engine.workspace import Workspace
 from taggers.catalogue import TAGGERS, tagger
 from taggers.contract import WrongShape, contract
 from taggers.described import WrongDescription
-from taggers.onnx_tagger import RunFailed, ScoresNotNumbers, WrongOutputKind, open_session, refuse_broken, scores
+from taggers.onnx_tagger import (
+    RunFailed,
+    ScoresNotNumbers,
+    WrongOutputKind,
+    open_session,
+    refuse_broken,
+    scores,
+    version_of,
+)
 from taggers.pixels import load
 from taggers.spec import TaggerSpec, WrongVocabulary
 from taggers.wd import WD, WD_MODELS
@@ -297,3 +305,15 @@ def test_a_side_that_is_fixed_inside_the_graph_is_named_when_it_runs(workspace: 
     Image.new("RGB", (60, 30)).save(tmp_path / "a.png")
     with pytest.raises(RunFailed, match="1 pictures of 3 x 448 x 448"):
         read(workspace, [tmp_path / "a.png"])
+
+
+def test_weights_in_a_file_of_their_own_are_part_of_what_a_model_is(workspace: Workspace) -> None:
+    file = write_kind(workspace, "joytag") / "model.onnx"
+    alone = version_of(file)
+    (file.parent / "model_fp16.onnx").write_bytes(b"another model")
+    assert version_of(file) == alone
+    versions = {alone}
+    for weights in (b"one tuning", b"another"):
+        (file.parent / "model.onnx.data").write_bytes(weights)
+        versions.add(version_of(file))
+    assert len(versions) == 3

@@ -23,7 +23,7 @@ _CATEGORIES = {"0": "general", "1": "artist", "3": "copyright", "4": "character"
 
 class BadTagList(InputError):
     en = '{name} is not a tag list: {reason}. A line is: tag,category,count,"aliases".'
-    zh = '{name} 不是标签列表：{reason}。每行格式为：tag,category,count,"aliases"。'
+    zh = '{name} 不是标签列表：{reason_zh}。每行格式为：tag,category,count,"aliases"。'
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_tag_list(path: Path) -> list[ListedTag]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadTagList(name=path.name, reason="it is not UTF-8 text") from error
+        raise BadTagList(name=path.name, reason="it is not UTF-8 text", reason_zh="不是 UTF-8 文本") from error
     found = []
     lines = csv.reader(io.StringIO(text.replace("\0", "")), strict=True)
     try:
@@ -58,12 +58,18 @@ def read_tag_list(path: Path) -> list[ListedTag]:
             if not row or (number == 1 and row[0].lower() in ("tag", "name")):
                 continue
             if (tag := _listed(row)) is None:
-                raise BadTagList(name=path.name, reason=f"line {number} is {','.join(row)[:60]!r}")
+                there = repr(",".join(row)[:60])
+                raise BadTagList(
+                    name=path.name,
+                    reason=f"line {number} is {there}",
+                    reason_zh=f"第 {number} 行为 {there}",
+                )
             found.append(tag)
     except csv.Error as error:
-        raise BadTagList(name=path.name, reason=f"line {lines.line_num}: {error}") from error
+        at = lines.line_num
+        raise BadTagList(name=path.name, reason=f"line {at}: {error}", reason_zh=f"第 {at} 行：{error}") from error
     if not found:
-        raise BadTagList(name=path.name, reason="it has no tags")
+        raise BadTagList(name=path.name, reason="it has no tags", reason_zh="其中没有标签")
     return found
 
 

@@ -39,7 +39,7 @@ MOST_COMPARED = 3  # names without a picture for which the nearest is sought; ea
 
 class WrongMetadata(InputError):
     en = "{name} is not a caption file that can be read: {reason}."
-    zh = "{name} 不是可读取的描述文件：{reason}。"
+    zh = "{name} 不是可读取的描述文件：{reason_zh}。"
 
 
 class NoSuchPicture(InputError):
@@ -166,7 +166,7 @@ def _read(path: Path, read_as: Literal["tags", "caption"]) -> dict[str, str]:
     try:
         text = decoded(path.read_bytes(), path.name).replace("\0", "")
     except CaptionNotText as error:
-        raise WrongMetadata(name=path.name, reason="it is not UTF-8 text") from error
+        raise WrongMetadata(name=path.name, reason="it is not UTF-8 text", reason_zh="不是 UTF-8 文本") from error
     try:
         if path.suffix.lower() == ".csv":
             return _read_csv(path, text)
@@ -176,9 +176,12 @@ def _read(path: Path, read_as: Literal["tags", "caption"]) -> dict[str, str]:
             return dict(_read_row(path, number, json.loads(line)) for number, line in rows if line.strip())
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise WrongMetadata(name=path.name, reason=f"{type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise WrongMetadata(name=path.name, reason=reason, reason_zh=reason) from error
     if not isinstance(data, dict):
-        raise WrongMetadata(name=path.name, reason="it is no JSON object of pictures")
+        raise WrongMetadata(
+            name=path.name, reason="it is no JSON object of pictures", reason_zh="不是由图片组成的 JSON 对象"
+        )
     return {name: _joined(path, name, row, read_as) for name, row in data.items()}
 
 
@@ -187,7 +190,8 @@ def _read_csv(path: Path, text: str) -> dict[str, str]:
     try:
         rows = [row for row in lines if row]
     except csv.Error as error:
-        raise WrongMetadata(name=path.name, reason=f"line {lines.line_num}: {error}") from error
+        at = lines.line_num
+        raise WrongMetadata(name=path.name, reason=f"line {at}: {error}", reason_zh=f"第 {at} 行：{error}") from error
     header = [column.strip().lower() for column in rows[0]] if rows else []
     for columns in _COLUMNS.values():
         if set(columns) <= set(header):
@@ -196,7 +200,11 @@ def _read_csv(path: Path, text: str) -> dict[str, str]:
             return {row[name]: row[caption] if len(row) > caption else "" for row in told}
     found = ", ".join(rows[0]) if rows else "no rows"
     wanted = " or ".join(" and ".join(columns) for columns in _COLUMNS.values())
-    raise WrongMetadata(name=path.name, reason=f"it needs the columns {wanted} and has {found}")
+    raise WrongMetadata(
+        name=path.name,
+        reason=f"it needs the columns {wanted} and has {found}",
+        reason_zh=f"需要列 {wanted}，实际为 {found}",
+    )
 
 
 def _read_row(path: Path, number: int, row: Any) -> tuple[str, str]:
@@ -210,17 +218,24 @@ def _read_row(path: Path, number: int, row: Any) -> tuple[str, str]:
             return _name(row["image_path"]), _words(row["caption"])
         return _name(row["file_name"]), _words(row["text"])
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise WrongMetadata(name=path.name, reason=f"line {number}: {type(error).__name__} {error}") from error
+        what = f"{type(error).__name__} {error}"
+        raise WrongMetadata(
+            name=path.name, reason=f"line {number}: {what}", reason_zh=f"第 {number} 行：{what}"
+        ) from error
 
 
 def _joined(path: Path, name: str, row: Any, read_as: Literal["tags", "caption"]) -> str:
     """kohya keeps tags and caption of a picture apart, and trains on the caption with the tags behind it."""
     if not isinstance(row, dict):
-        raise WrongMetadata(name=path.name, reason=f"'{name}' has {str(row)[:40]!r} where caption and tags should be")
+        raise WrongMetadata(
+            name=path.name,
+            reason=f"'{name}' has {str(row)[:40]!r} where caption and tags should be",
+            reason_zh=f"“{name}”处为 {str(row)[:40]!r}，应为描述与标签",
+        )
     try:
         text, tags = _words(row.get("caption")), _words(row.get("tags"))
     except ValueError as error:
-        raise WrongMetadata(name=path.name, reason=f"'{name}': {error}") from error
+        raise WrongMetadata(name=path.name, reason=f"'{name}': {error}", reason_zh=f"“{name}”：{error}") from error
     return tags or text if read_as == "tags" else ", ".join(filter(None, (text, tags)))
 
 

@@ -21,7 +21,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt
 
 class BadName(InputError):
     en = "'{name}' can't be used as a name: {reason}."
-    zh = "“{name}”不能用作名称：{reason}。"
+    zh = "“{name}”不能用作名称：{reason_zh}。"
 
 
 class NameTaken(InputError):
@@ -134,9 +134,13 @@ def check_name(name: str) -> str:
     """The name of a dataset as it may be on every system, or BadName."""
     wanted = unicodedata.normalize("NFC", name).strip()
     if not wanted:
-        raise BadName(name=name, reason="it is empty")
+        raise BadName(name=name, reason="it is empty", reason_zh="名称为空")
     if wanted != safe_name(wanted):
-        raise BadName(name=name, reason='it has one of / \\ : * ? " < > |, a dot at an end, or is too long')
+        raise BadName(
+            name=name,
+            reason='it has one of / \\ : * ? " < > |, a dot at an end, or is too long',
+            reason_zh='含有 / \\ : * ? " < > | 之一，首尾有句点，或过长',
+        )
     return wanted
 
 

@@ -29,7 +29,7 @@ class PictureTooBig(PictureError):
 
 class BadFileName(PathError):
     en = "'{name}' can't be the start of a file name: {reason}."
-    zh = "“{name}”不能作为文件名的开头：{reason}。"
+    zh = "“{name}”不能作为文件名的开头：{reason_zh}。"
 
 
 def read_picture(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -95,11 +95,18 @@ def next_files(root: Path, prefix: str, width: int = 0, height: int = 0) -> Numb
     subfolder, _, stem = written.rpartition("/")
     subfolder = "/".join(part for part in subfolder.split("/") if part not in ("", ".")) if subfolder else ""
     if written.startswith("/"):
-        raise BadFileName(name=prefix, reason="it must be relative to the output folder")
+        raise BadFileName(
+            name=prefix, reason="it must be relative to the output folder", reason_zh="必须是相对于输出文件夹的路径"
+        )
     if any(ord(character) < 32 for character in written):
-        raise BadFileName(name=prefix.encode("unicode_escape").decode(), reason="it holds control characters")
+        shown = prefix.encode("unicode_escape").decode()
+        raise BadFileName(name=shown, reason="it holds control characters", reason_zh="含有控制字符")
     if any(len(part.encode("utf-8", "replace")) > _LONGEST_NAME for part in written.split("/")):
-        raise BadFileName(name=prefix[:80] + "...", reason=f"a part of it is longer than {_LONGEST_NAME} bytes")
+        raise BadFileName(
+            name=prefix[:80] + "...",
+            reason=f"a part of it is longer than {_LONGEST_NAME} bytes",
+            reason_zh=f"其中一段超过 {_LONGEST_NAME} 字节",
+        )
     folder = inside(root, subfolder) if subfolder else root
     folder.mkdir(parents=True, exist_ok=True)
     pattern = re.compile(re.escape(stem).replace("%batch_num%", r"\d+") + r"_(\d+)_", re.IGNORECASE)

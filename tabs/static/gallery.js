@@ -71,7 +71,7 @@ class Gallery extends Live {
     this.querySelector('input').placeholder = t('gallery.search');
     this.querySelector('input').setAttribute('aria-label', t('gallery.search'));
     this.querySelector('.n').textContent = t('gallery.count', { n: this.pictures.length });
-    if (!this.chosen) this.querySelector('aside').innerHTML = `<p class="empty">${t(this.pictures.length ? 'gallery.hint' : 'gallery.none')}</p>`;
+    if (!this.chosen) this.querySelector('aside').innerHTML = `<p class="empty">${t(this.pictures.length ? 'gallery.hint' : this.querySelector('input').value ? 'gallery.nomatch' : 'gallery.none')}</p>`;
   }
 }
 customElements.define('easel-gallery', Gallery);

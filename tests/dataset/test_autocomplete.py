@@ -32,6 +32,13 @@ def test_a_list_with_wrong_columns_says_which_line(tmp_path: Path, data: bytes) 
         read_tag_list(tmp_path / "x.csv")
 
 
+def test_which_line_it_is_is_said_in_chinese_as_well(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b"a;b\n")
+    with pytest.raises(BadTagList) as refused:
+        read_tag_list(tmp_path / "x.csv")
+    assert refused.value.text("zh").startswith("x.csv 不是标签列表：第 1 行为 'a;b'。")
+
+
 def test_a_list_of_quality_tags_has_words_for_counts(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("best_quality,5,Quality tag,null\n")
     assert read_tag_list(tmp_path / "q.csv") == [ListedTag("best_quality", "meta", 0)]

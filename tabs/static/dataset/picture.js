@@ -1,7 +1,7 @@
 // What stands beside the grid: one chosen picture with its tags, its caption and the versions of it; or several. HTML only,
 // and the verbs of its buttons.
 
-import { esc, t } from '../easel.js';
+import { esc, t, toast } from '../easel.js';
 import { draw } from './painter.js';
 import { moment } from './words.js';
 
@@ -81,7 +81,10 @@ export const verbs = {
     const { label, shape, points, source: from } = d.picture?.regions[at] ?? {};
     return d.change('remove_regions', { pictures: d.ids, source: at === undefined ? source : from, region: at === undefined ? null : { label, shape, points } });
   },
-  remove: (d) => d.change('remove', { pictures: d.ids }),
+  async remove(d) {
+    const { ids } = d;
+    if (await d.change('remove', { pictures: ids })) toast(t('dataset.takenout', { n: ids.length }));
+  },
   restore: (d, button) => d.change('restore', { picture: d.picture.id, version: Number(button.dataset.version) }),
   mask: (d) => draw(d, 'mask'),
   crop: (d) => draw(d, 'crop'),

@@ -3,7 +3,10 @@
 import { lang, t } from '../easel.js';
 
 /** The title of an edit: some have words, others are names and signs. */
-export const editWords = (title) => t(`edit.${title}`).replace(/^edit\./, '');
+export function editWords(title) {
+  const taken = title.match(/^− (\d+) ▢$/);
+  return taken ? t('edit.taken', { n: taken[1] }) : t(`edit.${title}`).replace(/^edit\./, '');
+}
 
 /** A moment, short. */
 export const moment = (time) => new Date(1000 * time).toLocaleString(lang() === 'zh' ? 'zh-CN' : 'en-GB', { dateStyle: 'short', timeStyle: 'short' });

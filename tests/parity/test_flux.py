@@ -3,7 +3,9 @@ within 2e-5, pictures within 2 levels."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -23,6 +25,7 @@ FILES = (
 CASES = ("flux_basic", "flux_beta", "flux_lora_kohya", "ae16_roundtrip")
 NEED = 22 << 30  # bytes of memory
 MOST = 14 << 30  # bytes that a worker may take at its peak
+LEAST = 5 << 30  # what is less was not counted; how much of earlier tests' room is used again is not ours to say
 EMPTY = 0.7 * (1 << 30)  # bytes of a worker that has nothing loaded
 
 pytestmark = [
@@ -47,6 +50,8 @@ class Resident(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         gc.collect()  # earlier tests' tensors are no part of it
+        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)  # nor is what was freed and would be used again without being counted
         self._read, self._ended = psutil.Process().memory_info, threading.Event()
         self._before, self.taken = self._read().rss, 0
 
@@ -87,4 +92,4 @@ def test_all_4_cases_ran(harness: Harness) -> None:
 def test_a_worker_takes_at_most_14_gib(resident: Resident) -> None:
     """T5 stays in the type of its file and is unpacked block by block: in float32 it alone would take 17.7 GiB."""
     peak = EMPTY + resident.taken
-    assert 10 << 30 < peak <= MOST, f"{peak / (1 << 30):.2f} GiB"
+    assert LEAST < peak <= MOST, f"{peak / (1 << 30):.2f} GiB"

@@ -32,7 +32,7 @@ def studio(space: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], pr
         [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
     )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while (found := presence.find(Workspace(space))) is None:
             assert process.poll() is None and time.monotonic() < end, process.stdout and process.stdout.read()
             time.sleep(0.1)
@@ -43,7 +43,7 @@ def studio(space: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], pr
 
 
 def until_worker_is(state: str, found: presence.Presence) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while presence.call(found, "GET", "/studio/status")["worker"] != state:
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -110,7 +110,7 @@ def test_a_port_in_use_is_an_error_with_a_remedy_and_starts_nothing(tmp_path: Pa
 def test_two_studios_do_not_share_a_workspace_and_a_killed_one_frees_it(tmp_path: Path) -> None:
     with studio(tmp_path) as (process, found):
         command = [sys.executable, "-m", "studio.cli", "--port", "0", "--workspace", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 2 and f"(process {process.pid})" in done.stderr
         until_worker_is("ready", found)
         process.kill()

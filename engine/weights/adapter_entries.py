@@ -15,11 +15,20 @@ from engine.weights.adapter_kinds import (
     ModuleChange,
     Rows,
     change_of,
+    held_back,
     take_rows,
 )
 from engine.weights.lora import LoraEntry
 
-_BY_ROWS = ("up", "diff", "diff_b", "dora", "magnitude")  # matrices whose rows are those of the weight
+_BY_ROWS = (
+    "up",
+    "diff",
+    "diff_b",
+    "set_weight",
+    "rescale",
+    "dora",
+    "magnitude",
+)  # matrices whose rows are those of the weight
 
 
 def entry_of(tensors: Mapping[Matrix, Tensor]) -> LoraEntry | ModuleChange:
@@ -33,12 +42,18 @@ def piece_of(
     tensors: Mapping[Matrix, Tensor], ranges: tuple[tuple[int, int], ...], rows: int
 ) -> LoraEntry | ModuleChange | None:
     """The part that acts on some rows of the weight of `rows` rows that it was made for. None for what ties rows
-    together (turned rows, lengths of columns) or is no sum."""
+    together (turns of rows of several parts, lengths of columns) or is no sum."""
     kinds = set(kinds_of(tensors.keys()))
     by_columns = "dora" in tensors and tensors["dora"].shape[0] != rows
-    if by_columns or kinds & {"OFT", "GLoRA", "replacement"} or "reshape_weight" in tensors:
+    if by_columns or "GLoRA" in kinds or "reshape_weight" in tensors:
         return None
     own = dict(tensors)
+    if "OFT" in kinds:
+        blocks = _turned_alone(tensors, ranges)
+        if blocks is None:
+            return None
+        own["oft_blocks"] = blocks
+        own.pop("alpha", None)
     if "magnitude" in own:
         own["magnitude"] = own["magnitude"].flatten()
     own |= {name: take_rows(own[name], ranges) for name in _BY_ROWS if name in own}
@@ -46,6 +61,16 @@ def piece_of(
         return entry_of(own)
     whole = [Rows(change, ranges, rows) for change in _changes(tensors) if isinstance(change, Addition)]
     return ModuleChange(_with_lengths(whole, own), _of_bias(own))
+
+
+def _turned_alone(tensors: Mapping[Matrix, Tensor], ranges: tuple[tuple[int, int], ...]) -> Tensor | None:
+    """OFT's blocks of those rows, held back by the constraint of all; None where a block turns other rows as well."""
+    blocks = tensors["oft_blocks"]
+    size = blocks.shape[-1]
+    if blocks.ndim != 3 or any(edge % size for run in ranges for edge in run):
+        return None
+    held = held_back(blocks, _alpha(tensors) or 0.0)
+    return take_rows(held, tuple((start // size, end // size) for start, end in ranges))
 
 
 def _changes(tensors: Mapping[Matrix, Tensor]) -> list[Change]:

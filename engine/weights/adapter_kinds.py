@@ -290,11 +290,17 @@ def _whole_or_product(
     return _product(a, b, core, device)
 
 
+def held_back(blocks: Tensor, constraint: float) -> Tensor:
+    """OFT's blocks B, smaller where the norm of all B - B^T exceeds a positive constraint."""
+    if constraint <= 0:
+        return blocks
+    length = torch.linalg.vector_norm(blocks - blocks.transpose(-1, -2)) + 1e-8
+    return torch.where(length > constraint, blocks * (constraint / length), blocks)
+
+
 def _rotation(blocks: Tensor, constraint: float) -> Tensor:
-    skew = blocks - blocks.transpose(-1, -2)
-    if constraint > 0:
-        length = torch.linalg.vector_norm(skew) + 1e-8
-        skew = torch.where(length > constraint, skew * (constraint / length), skew)
+    held = held_back(blocks, constraint)
+    skew = held - held.transpose(-1, -2)
     same = torch.eye(skew.shape[-1], device=skew.device)
     return (same + skew) @ torch.linalg.inv(same - skew)
 

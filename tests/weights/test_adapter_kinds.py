@@ -180,7 +180,7 @@ def test_a_layer_may_get_more_inputs(tmp_path: Path):
     assert torch.equal(grown, torch.cat([torch.full((12, 8), 2.0), torch.ones(12, 2)], dim=1))
 
 
-@pytest.mark.parametrize("kind", ["LoRA", "LoHa", "LoKr", "DoRA", "difference"])
+@pytest.mark.parametrize("kind", ["LoRA", "LoHa", "LoKr", "DoRA", "difference", "replacement", "OFT"])
 def test_a_module_of_some_rows_gets_its_rows(tmp_path: Path, kind: str):
     """A file made for layers that another layout has as one: 24 rows, of which ours has the first and the last 6."""
     ranges = ((0, 6), (18, 24))
@@ -192,6 +192,8 @@ def test_a_module_of_some_rows_gets_its_rows(tmp_path: Path, kind: str):
         "LoKr": {"lokr_w1": torch.randn(4, 4), "lokr_w2": torch.randn(6, 2)},
         "DoRA": {**pair, "dora_scale": torch.rand(24, 1)},
         "difference": {"diff": torch.randn(24, 8)},
+        "replacement": {"set_weight": torch.randn(24, 8)},
+        "OFT": {"oft_blocks": torch.randn(8, 3, 3), "rescale": torch.rand(24, 1), "alpha": torch.tensor(0.5)},
     }
     tensors = {f"q.{name}": tensor for name, tensor in kinds[kind].items()}
     save_file(tensors, tmp_path / "a.safetensors")
@@ -213,7 +215,7 @@ def made(entry: LoraEntry | ModuleChange, weight: Tensor, strength: float = 1.0)
 
 
 def test_what_ties_rows_together_cannot_be_taken_apart(tmp_path: Path):
-    save_file({"q.oft_blocks": torch.zeros(6, 4, 4)}, tmp_path / "a.safetensors")
+    save_file({"q.oft_blocks": torch.zeros(3, 8, 8)}, tmp_path / "a.safetensors")
     header = read_header(tmp_path / "a.safetensors")
     with pytest.raises(UnsupportedAdapter, match="OFT"):
         read_lora(

@@ -133,6 +133,7 @@ def _tag_and_correct(page: Page, studio: Studio) -> None:
     studio.wait_for_worker()
     part.get_by_role("tab", name="Tag with a model").click()
     part.get_by_role("button", name="Run tagger").click()
+    until(lambda: [j for j in studio.get("/studio/jobs") if j["kind"] == "tag" and j["state"] == "done"], 120)
     expect(part.locator(".job .state:not(.who)")).to_have_text("done", timeout=60_000)
     part.locator(".cell").first.click()
     tag = part.locator(".ez-tags li[data-key=one]")

@@ -29,7 +29,7 @@ class BadTool(InputError):
 
 class NotAWorkflow(InputError):
     en = "{path} is no workflow: {reason}"
-    zh = "{path} 不是工作流：{reason}"
+    zh = "{path} 不是工作流：{reason_zh}"
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -235,8 +235,8 @@ def _read_workflow(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise NotFound(what="workflow", what_zh="工作流", name=path, **CHECK_PATH) from error
     except (ValueError, RecursionError) as error:
-        raise NotAWorkflow(path=path, reason=error) from error
+        raise NotAWorkflow(path=path, reason=f"no JSON ({error})", reason_zh=f"不是 JSON（{error}）") from error
     document = document.get("prompt", document) if isinstance(document, dict) else document
     if not isinstance(document, dict):
-        raise NotAWorkflow(path=path, reason="it holds no object {...} of nodes")
+        raise NotAWorkflow(path=path, reason="it holds no object {...} of nodes", reason_zh="其中没有节点对象 {...}")
     return document

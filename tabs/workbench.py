@@ -83,7 +83,9 @@ def open_file(app: App, file: IO[bytes], name: str) -> Opened:
     try:
         document = json.loads(file.read())
     except (ValueError, RecursionError) as error:
-        raise NotAWorkflow(reason=f"{name[:80]} is no JSON ({str(error)[:100]})") from error
+        told = (name[:80], str(error)[:100])
+        words = {"reason": "{} is no JSON ({})", "reason_zh": "{} 不是 JSON（{}）"}
+        raise NotAWorkflow(**{key: text.format(*told) for key, text in words.items()}) from error
     return open_document(app, document, Path(name).stem)
 
 
@@ -237,7 +239,8 @@ def _judged() -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise NotAWorkflow(reason=f"{type(error).__name__}: {str(error)[:200]}") from error
+        odd = f"{type(error).__name__}: {str(error)[:200]}"
+        raise NotAWorkflow(reason=f"its parts do not fit ({odd})", reason_zh=f"内容不一致（{odd}）") from error
 
 
 def _as_text(data: bytes) -> str:

@@ -39,16 +39,16 @@ class BadValue(InputError):
 
 class NotAWorkflow(GraphError):
     en = "This is no workflow: {reason}."
-    zh = "这不是工作流：{reason}。"
+    zh = "这不是工作流：{reason_zh}。"
 
 
 def check_workflow(document: Any) -> dict[str, Any]:
     """The document, when it has the shape of a workflow. Raises NotAWorkflow."""
     if not isinstance(document, dict):
-        raise NotAWorkflow(reason="it is not an object")
+        raise NotAWorkflow(reason="it is not an object", reason_zh="它不是对象")
     nodes = document.get("nodes")
     if not isinstance(nodes, list) or not all(isinstance(node, dict) and "id" in node for node in nodes):
-        raise NotAWorkflow(reason="it has no list of nodes")
+        raise NotAWorkflow(reason="it has no list of nodes", reason_zh="其中没有节点列表")
     return document
 
 

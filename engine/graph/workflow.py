@@ -27,12 +27,12 @@ MOST_INSIDE = 200_000  # nodes in all, counted once for each instance of a subgr
 
 class NotAWorkflow(GraphError):
     en = "This is neither a workflow of the editor nor a prompt: {reason}."
-    zh = "这既不是编辑器的工作流，也不是提示图：{reason}。"
+    zh = "这既不是编辑器的工作流，也不是提示图：{reason_zh}。"
 
 
 class UnsupportedWorkflow(GraphError):
     en = "The workflow uses {what}, which can't be converted here. Open it in the editor and save it again."
-    zh = "该工作流使用了{what}，此处无法转换。请在编辑器中打开并重新保存。"
+    zh = "该工作流使用了{what_zh}，此处无法转换。请在编辑器中打开并重新保存。"
 
 
 def is_prompt(document: Any) -> bool:
@@ -50,12 +50,13 @@ def to_prompt(document: Any, catalogue: Catalogue, rng: random.Random | None = N
     if is_prompt(document):
         return document
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
-        raise NotAWorkflow(reason="it has no list of nodes")
+        raise NotAWorkflow(reason="it has no list of nodes", reason_zh="其中没有节点列表")
     try:
         plain = without_group_nodes(document, catalogue)
         return _Conversion(plain, catalogue, rng or random.Random()).prompt()
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise NotAWorkflow(reason=f"{type(error).__name__}: {error}") from error
+        odd = f"{type(error).__name__}: {error}"
+        raise NotAWorkflow(reason=f"its parts do not fit ({odd})", reason_zh=f"内容不一致（{odd}）") from error
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,13 @@ class _Conversion:
         prefix = f"{scope.prefix}{node['id']}:"
         if prefix not in self.inner:
             if scope.depth >= DEEPEST:
-                raise UnsupportedWorkflow(what=f"more than {DEEPEST} subgraphs inside one another")
+                words = {"what": "more than {} subgraphs inside one another", "what_zh": "超过 {} 层嵌套的子图"}
+                raise UnsupportedWorkflow(**{name: text.format(DEEPEST) for name, text in words.items()})
             definition = self.definitions[node["type"]]
             self.nodes += len(definition.get("nodes") or ())
             if self.nodes > MOST_INSIDE:
-                raise UnsupportedWorkflow(what=f"subgraphs with more than {MOST_INSIDE} nodes in all")
+                words = {"what": "subgraphs with more than {} nodes in all", "what_zh": "节点总数超过 {} 的子图"}
+                raise UnsupportedWorkflow(**{name: text.format(MOST_INSIDE) for name, text in words.items()})
             made = _scope(prefix, definition)
             made.definition, made.parent, made.instance, made.depth = definition, scope, node, scope.depth + 1
             made.promoted = self._promoted(scope, node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from typing import Any
 
@@ -297,8 +298,9 @@ def test_a_prompt_is_left_as_it_is(catalogue):
     "document", [{}, [], "x", None, {"nodes": 5}, {"nodes": [5]}, {"nodes": [{"id": 1}]}, {"1": {}}]
 )
 def test_what_is_no_workflow_is_refused(document, catalogue):
-    with pytest.raises(NotAWorkflow):
+    with pytest.raises(NotAWorkflow) as refused:
         to_prompt(document, catalogue)
+    assert re.search("没有节点列表|内容不一致", refused.value.text("zh"))
 
 
 def test_subgraphs_that_multiply_are_refused_before_they_fill_the_memory(catalogue, monkeypatch):
@@ -307,8 +309,9 @@ def test_subgraphs_that_multiply_are_refused_before_they_fill_the_memory(catalog
         {"id": f"s{n}", "inputs": [], "outputs": [], "links": [], "nodes": [node(1, f"s{n + 1}"), node(2, f"s{n + 1}")]}
         for n in range(40)
     ]
-    with pytest.raises(UnsupportedWorkflow, match="2000 nodes"):
+    with pytest.raises(UnsupportedWorkflow, match="2000 nodes") as refused:
         to_prompt(workflow([node(1, "s0")], [], definitions={"subgraphs": twice}), catalogue)
+    assert refused.value.text("zh").startswith("该工作流使用了节点总数超过 2000 的子图")
 
 
 def test_unknown_nodes_are_left_for_validation_to_name(catalogue, tmp_path):

@@ -21,8 +21,30 @@ _WORDS: dict[str, dict[Language, str]] = {
     },
     "missing_node_type": {"en": "There is no node '{kind}' here.", "zh": "这里没有节点“{kind}”。"},
     "prompt_no_outputs": {"en": "It has no output.", "zh": "它没有输出节点。"},
+    "return_type_mismatch": {
+        "en": "{name} can't take what is linked to it: it gives {received}, and {wanted} is needed.",
+        "zh": "{name} 不能接受所连接的内容：得到 {received}，需要 {wanted}。",
+    },
+    "bad_linked_input": {"en": "{name}: its link is broken.", "zh": "{name}：连接已损坏。"},
+    "exception_during_validation": {
+        "en": "{name} is linked to what is not there: {details}.",
+        "zh": "{name} 连接到了不存在的位置：{details}。",
+    },
+    "invalid_dynamic_input": {
+        "en": "{name} decides which other inputs there are: set it at the node, without a link.",
+        "zh": "{name} 决定还有哪些输入：请直接在节点上设置，不要连接。",
+    },
+    "loop_without_start": {"en": "An End Loop has no Start Loop.", "zh": "有循环结束节点没有对应的开始节点。"},
+    "loop_without_end": {"en": "A Start Loop has no End Loop.", "zh": "有循环开始节点没有对应的结束节点。"},
+    "loop_closed_twice": {"en": "A loop has two End Loops.", "zh": "一个循环有两个结束节点。"},
+    "loop_value_escapes": {
+        "en": "A value leaves a loop beside its End Loop ({details}).",
+        "zh": "有值没有经过循环结束节点就离开了循环（{details}）。",
+    },
+    "loops_overlap": {"en": "Two loops overlap ({details}).", "zh": "两个循环相互交叉（{details}）。"},
     "dependency_cycle": {"en": "It goes in a circle: {details}.", "zh": "存在循环：{details}。"},
 }
+_WORDS["exception_during_inner_validation"] = _WORDS["exception_during_validation"]
 _FOLDERS = {  # where a file is looked for, by the input that names it
     "ckpt_name": "models/checkpoints",
     "unet_name": "models/diffusion_models",
@@ -75,6 +97,8 @@ def _words(error: Mapping[str, Any], language: Language) -> str:
         max=limits.get("max"),
         kind=about.get("class_type", ""),
         message=error.get("message", ""),
+        received=about.get("received_type", ""),
+        wanted=config[0] if isinstance(config[0], str) else "COMBO",
         details=details,
         remedy=_FILE[language].format(folder=folder) if folder else _CHOICE[language],
     )

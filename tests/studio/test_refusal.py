@@ -50,6 +50,19 @@ def refused(kind: str, **about: Any) -> PromptRefused:
             "image is missing: set it, or tie it to a node.",
             "缺少 image：请填写，或连接到某个节点。",
         ),
+        (
+            "return_type_mismatch",
+            {"input_name": "model", "received_type": "CLIP", "input_config": ["MODEL", {}]},
+            "model can't take what is linked to it: it gives CLIP, and MODEL is needed.",
+            "model 不能接受所连接的内容：得到 CLIP，需要 MODEL。",
+        ),
+        (
+            "exception_during_inner_validation",
+            {"input_name": "clip", "input_config": ["CLIP", {}]},
+            "clip is linked to what is not there: details.",
+            "clip 连接到了不存在的位置：details。",
+        ),
+        ("loop_without_end", {}, "A Start Loop has no End Loop.", "有循环开始节点没有对应的结束节点。"),
         ("something_new", {}, "message: details", "message：details"),
     ],
 )

@@ -127,8 +127,7 @@ def latent_operation_tonemap_reinhard(
         length = _length(latent) + 1e-10
         each = tuple(range(1, latent.ndim))
         top = (length.std(dim=each, keepdim=True) * 5 + length.mean(dim=each, keepdim=True)) * multiplier
-        scaled = length / top
-        return latent / length * (scaled / (scaled + 1.0) * top)
+        return latent * (top / (length + top))
 
     return (tonemapped,)
 

@@ -66,6 +66,11 @@ def test_a_version_without_a_source_is_refused(ctx: Context):
         samplers.sampler_euler_cfg_pp(ctx, "alternative")
 
 
+def test_tones_that_are_all_mapped_away_leave_nothing(ctx: Context):
+    (nothing,) = latent_math.latent_operation_tonemap_reinhard(ctx, 0.0)
+    assert not nothing(torch.randn(1, 4, 8, 8)).any()
+
+
 @pytest.mark.parametrize("node", [model_sampling.model_sampling_sd3, model_sampling.model_sampling_aura_flow])
 def test_a_shift_that_leaves_no_noise_is_refused(ctx: Context, parts: Components, node: Any):
     with pytest.raises(model_sampling.NoShift, match="A shift of 0"):

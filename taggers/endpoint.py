@@ -15,19 +15,20 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, Literal
 
 from PIL import Image
 from pydantic import Field, field_validator
 
-from engine.errors import DeviceError, EaselError
+from engine.errors import Cancelled, DeviceError, EaselError
 from taggers.chat import PROMPT
 from taggers.reader import Origin
 from taggers.tool import About, Answer, CaptionerKind, CaptionTool, filled, longest_answer, setting
 from taggers.writing import captioner_origin, tags_in
 
+LOOK_UP = 0.25  # seconds between two looks at whether the run was cancelled
 _MOST = 16 << 20  # bytes of an answer that are read
 _AGAIN = (408, 429, 500, 502, 503, 504)  # what may be over in a moment
 
@@ -157,6 +158,7 @@ class EndpointReader:
         self.at_least = tool.side
         self.provider = str(urllib.parse.urlsplit(tool.base_url).netloc)
         self._url = f"{tool.base_url}/chat/completions"
+        self._cancelled: Callable[[], bool] = lambda: False
         self._pool = ThreadPoolExecutor(tool.batch_size, thread_name_prefix="endpoint")
 
     def origin(self) -> Origin:
@@ -172,7 +174,17 @@ class EndpointReader:
 
     def read(self, prepared: Sequence[str], about: Sequence[About]) -> list[Answer | EaselError]:
         asked = [filled(self._tool.asked(), one, self._tool.most_tags) for one in about]
-        return list(self._pool.map(self._ask_or_refuse, prepared, asked))
+        answers = [self._pool.submit(self._ask_or_refuse, *one) for one in zip(prepared, asked, strict=True)]
+        while True:
+            done, waiting = wait(answers, LOOK_UP, return_when=FIRST_EXCEPTION)
+            if not waiting or any(answer.exception() for answer in done):
+                return [answer.result() for answer in answers if answer in done]
+            if self._cancelled():
+                raise Cancelled
+
+    def stop_when(self, cancelled: Callable[[], bool]) -> None:
+        """A server that does not answer holds up no cancel; what was asked already is left to itself."""
+        self._cancelled = cancelled
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -24,7 +24,7 @@ from taggers.far import FarTool, far_pass
 from taggers.halving import read_within
 from taggers.opening import open_reader
 from taggers.passes import Decoder, Words, chosen, chunks, decoding_threads
-from taggers.reader import Reader, UnfitPicture
+from taggers.reader import Reader, UnfitPicture, Waits
 from taggers.results import Results, known_to
 from taggers.settings import Captioner, OnnxTool, TagSettings
 from taggers.sources import list_problem, source_of
@@ -117,6 +117,8 @@ def _opened(ctx: JobContext, dataset: Dataset, tool: OnnxTool | Captioner, setti
     name = tool.tagger if isinstance(tool, OnnxTool) else tool.model
     ctx.progress(0, 0, name, phase="load")
     reader = open_reader(ctx.workspace, ctx.models, tool)
+    if isinstance(reader, Waits):
+        reader.stop_when(lambda: ctx.cancelled)
     source = source_of(ctx, dataset, reader.origin(), tool)
     after = "none" if isinstance(tool, OnnxTool) else tool.replace
     results = Results(dataset, source.id, f"{reader.title}", after)

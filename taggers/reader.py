@@ -5,9 +5,9 @@ It runs in the worker, or on another machine. It knows no dataset: pictures come
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -67,3 +67,10 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Waits(Protocol):
+    """A reader that waits for others, and is told how to know that nobody wants the answer any more."""
+
+    def stop_when(self, cancelled: Callable[[], bool]) -> None: ...

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from engine.errors import EaselError
+from engine.errors import Cancelled, EaselError
 from taggers.endpoint import (
     EndpointEmpty,
     EndpointNoKey,
@@ -232,6 +232,20 @@ def test_an_address_that_can_not_be_is_not_reached(url: str) -> None:
     with pytest.raises(EndpointUnreachable):
         reader.read([reader.prepare(Image.new("RGB", (8, 8)))], [About()])
     reader.close()
+
+
+def test_a_server_that_does_not_answer_holds_up_no_cancel(server: Server) -> None:
+    answer = threading.Event()
+    server.script = lambda n: said("late") if answer.wait(60) else said("")
+    reader = EndpointReader(EndpointTool(model="llava", base_url=server.url, timeout=60, batch_size=2))
+    reader.stop_when(lambda: len(server.asked) == 2)  # while both are being waited for
+    try:
+        with pytest.raises(Cancelled):
+            reader.read([reader.prepare(Image.new("RGB", (8, 8)))] * 2, [About(), About()])
+        assert not answer.is_set()
+    finally:
+        answer.set()
+        reader.close()
 
 
 def test_thoughts_and_cut_answers(server: Server) -> None:

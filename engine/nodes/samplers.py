@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from torch import Tensor
@@ -181,7 +182,8 @@ def sampler_lcm_upscale(
         return resized(latent, width, height, upscale_method, "disabled")
 
     steps = None if scale_steps < 0 else scale_steps
-    return (LCM_UPSCALE.having(resize=resize, scale=scale_ratio, scale_steps=steps),)
+    sampler = LCM_UPSCALE.having(resize=resize, scale=scale_ratio, scale_steps=steps)
+    return (replace(sampler, growth=max(1.0, scale_ratio)),)
 
 
 @node("SamplerSEEDS2", title_zh="采样器 SEEDS-2", category=CATEGORY, outputs=SAMPLER)

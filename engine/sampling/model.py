@@ -37,15 +37,16 @@ def guided(
     sigmas: Sequence[float],
     interrupt_check: Callable[[], None],
     noise_mask: Tensor | None = None,
+    growth: float = 1.0,
 ) -> Iterator[tuple[Guided, torch.device]]:
-    """A denoiser for latents of that shape and the device it runs on; valid within the block. Models made for
-    inpainting are told the mask (batch, 1, height, width of the latent) as well."""
+    """A denoiser for latents of that shape, whose sides may grow so much, and the device it runs on; valid within the
+    block. Models made for inpainting are told the mask (batch, 1, height, width of the latent) as well."""
     model, now = guider.model, Now()
     schedule = schedule_of(model)
     controls = controls_of(model, guider.sides)
     for conditioning in guider.sides:
         check_prompts(model, conditioning)
-    working = working_bytes(models, model, guider.sides, latent, controls)
+    working = working_bytes(models, model, guider.sides, latent, controls, growth)
     hints = Hints(models, controls)
     hints.prepare(latent.shape[-2], latent.shape[-1])
     with (

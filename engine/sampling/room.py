@@ -6,6 +6,7 @@ all prompts of one size at once; of several calls the largest counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -27,12 +28,19 @@ Sides = Sequence[Sequence[Sequence[Any]]]
 
 
 def working_bytes(
-    models: ModelManager, model: Model, sides: Sides, latent: Tensor, controls: Sequence[Control] = ()
+    models: ModelManager,
+    model: Model,
+    sides: Sides,
+    latent: Tensor,
+    controls: Sequence[Control] = (),
+    growth: float = 1.0,
 ) -> int:
-    """For a run over latents (batch, c, h, w) with the prompts of all sides. What adapters make of weights is in it."""
+    """For a run over latents (batch, c, h, w), `growth` times as wide and high at last, and the prompts of all sides.
+    What adapters make of weights is in it."""
     size = itemsize(models)
-    calls = _calls(model, sides, latent.shape[-2], latent.shape[-1], size)
-    rows, cells = latent.shape[0] * max(map(len, sides), default=1) * len(sides), latent.shape[-2] * latent.shape[-1]
+    height, width = (math.ceil(side * growth) for side in latent.shape[-2:])
+    calls = _calls(model, sides, height, width, size)
+    rows, cells = latent.shape[0] * max(map(len, sides), default=1) * len(sides), height * width
     nets = [control.net.of(model) for control in controls]
     said = sum(net.kind.numbers_said(net, cells) for net in nets)
     hints = sum(3 * cells * net.factor**2 for net in nets)

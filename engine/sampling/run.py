@@ -121,7 +121,7 @@ def sample(
         callback(step)
 
     fitted = None if noise_mask is None else fit_mask(noise_mask, scaled)
-    with guided(models, guider, scaled, steps, interrupt_check, fitted) as (denoiser, device):
+    with guided(models, guider, scaled, steps, interrupt_check, fitted, sampler.growth) as (denoiser, device):
         schedule = denoiser.schedule
         scaled, drawn = scaled.to(device), drawn.to(device)
         x = schedule.add_noise(scaled, drawn, steps[0], pure=schedule.is_pure_noise(steps[0]))

@@ -6,7 +6,7 @@ import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from engine.families.flux import Flux
 from engine.families.sd1 import SD1
 from engine.models.device import CpuDevice, FakeDevice
 from engine.models.manager import ModelManager, NoRoom
+from engine.nodes.samplers import sampler_lcm_upscale
 from engine.sampling.guiders import cfg_guider
 from engine.sampling.model import guided
 from engine.sampling.room import LEAST, working_bytes
@@ -141,6 +142,14 @@ def test_what_controls_say_is_what_was_counted(tmp_path: Path):
         + 2 * (16 * cells // 16)
         + 16 * cells // 16
     )
+
+
+def test_latents_that_grow_on_the_way_need_the_room_of_their_last_size(models: ModelManager, sd1: Model):
+    sides = SD1_SIDES["plain"]
+    grown = working_bytes(models, sd1, sides, torch.zeros(1, 4, 32, 32), growth=2.0)
+    assert grown == working_bytes(models, sd1, sides, torch.zeros(1, 4, 64, 64))
+    (sampler,) = sampler_lcm_upscale(cast(Any, None), 2.0, -1, "bilinear")
+    assert sampler.growth == 2.0 and sampler.resizes
 
 
 def test_one_pair_of_residuals_is_one_sum():

@@ -34,7 +34,7 @@ class Sampler:
     """A `sample_*` function, the noise it adds, and options that follow from the model's schedule.
 
     fresh_mask_noise: with a mask, what lies outside of it gets noise of its own (of seed + 1).
-    resizes: x changes its size on the way.
+    resizes: x changes its size on the way. growth: by what its sides have grown at the end.
     over_ratio: for flow models it runs over the ratio of noise to signal.
     """
 
@@ -44,6 +44,7 @@ class Sampler:
     fresh_mask_noise: bool = False
     over_ratio: bool = False
     resizes: bool = False
+    growth: float = 1.0
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engine.families.parts.schedule import Schedule
-from engine.sampling.sigma_lists import exponential_sigmas, karras_sigmas
+from engine.sampling.sigma_lists import above_zero, exponential_sigmas, karras_sigmas
 
 Scheduler = Callable[[Schedule, int], list[float]]
 
@@ -61,6 +61,7 @@ def beta(schedule: Schedule, steps: int, alpha: float = 0.6, beta: float = 0.6) 
     """Timesteps at quantiles of a Beta distribution: dense at both ends (https://arxiv.org/abs/2407.12173)."""
     from scipy.stats import beta as distribution
 
+    above_zero("Beta", alpha=alpha, beta=beta)
     quantiles = 1 - np.linspace(0, 1, steps, endpoint=False)
     timesteps = np.rint(distribution.ppf(quantiles, alpha, beta) * (len(schedule.sigmas) - 1)).astype(int).tolist()
     distinct = list(dict.fromkeys(timesteps))

@@ -52,7 +52,7 @@ class NotPositive(GraphError):
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> list[float]:
     """Karras et al. 2022 (https://arxiv.org/abs/2206.00364), eq. 5."""
-    _above_zero("Karras", rho=rho)
+    above_zero("Karras", rho=rho)
     ramp = torch.linspace(0, 1, steps)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return [*((high + ramp * (low - high)) ** rho).tolist(), 0.0]
@@ -60,13 +60,13 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
 
 def exponential_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
     """Evenly spaced in log sigma."""
-    _above_zero("exponential", sigma_min=sigma_min, sigma_max=sigma_max)
+    above_zero("exponential", sigma_min=sigma_min, sigma_max=sigma_max)
     return [*torch.linspace(math.log(sigma_max), math.log(sigma_min), steps).exp().tolist(), 0.0]
 
 
 def polyexponential_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -> list[float]:
     """A polynomial of degree rho in log sigma; rho 1 is exponential."""
-    _above_zero("polyexponential", sigma_min=sigma_min, sigma_max=sigma_max)
+    above_zero("polyexponential", sigma_min=sigma_min, sigma_max=sigma_max)
     ramp = torch.linspace(1, 0, steps) ** rho
     low, high = math.log(sigma_min), math.log(sigma_max)
     return [*(ramp * (high - low) + low).exp().tolist(), 0.0]
@@ -126,7 +126,7 @@ def extended(sigmas: Sequence[float], steps: int, start: float, end: float, spac
     return [*out, *sigmas[-1:]]
 
 
-def _above_zero(scheduler: str, **values: float) -> None:
+def above_zero(scheduler: str, **values: float) -> None:
     for name, value in values.items():
         if value <= 0:
             raise NotPositive(scheduler=scheduler, name=name, value=value)

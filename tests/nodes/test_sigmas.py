@@ -125,3 +125,9 @@ def test_ltx_videos_sigmas_are_those_of_its_diffusers_scheduler(latent: dict[str
         assert torch.allclose(ours, theirs.sigmas, atol=1e-6)
     (one,) = sigmas.ltxv_scheduler(CTX, 1, 2.05, 0.95, True, 0.1, latent)
     assert one.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.6), (0.6, 0.0)])
+def test_a_beta_distribution_has_two_numbers_above_zero(alpha: float, beta: float) -> None:
+    with pytest.raises(NotPositive, match="must be above 0 for a Beta list of sigmas"):
+        sigmas.beta_sampling_scheduler(CTX, MODEL, 10, alpha, beta)

@@ -209,7 +209,9 @@ def _tool(value: str) -> dict[str, Any]:
 
 
 def _only_tagger(workspace: Workspace) -> str:
-    known = workspace.list_models("taggers")
+    from taggers.catalogue import installed
+
+    known = [one.name for one in installed(workspace)]
     if len(known) != 1:
         raise NotFound(
             what="tagger",
@@ -218,7 +220,7 @@ def _only_tagger(workspace: Workspace) -> str:
             remedy=f"Choose one with --tagger. There are: {', '.join(known)}.",
             remedy_zh=f"请用 --tagger 选择。现有：{', '.join(known)}。",
         )
-    return known[0].removesuffix(".onnx")
+    return known[0]
 
 
 def _read_workflow(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from engine.nodes.custom_sampling import sampler_custom_advanced
 from engine.nodes.guiders import perp_neg_guider
 from engine.nodes.loaders import checkpoint_loader_simple
 from engine.nodes.sampling import ksampler
+from engine.nodes.unet_patches import patch_model_add_downscale
 from engine.sampling.conditioning import AreaOutside
 from engine.sampling.noise import Noise
 from engine.sampling.samplers.table import SAMPLERS
@@ -64,6 +65,13 @@ def test_a_version_without_a_source_is_refused(ctx: Context):
     assert samplers.sampler_euler_cfg_pp(ctx, "regular") == (SAMPLERS["euler_cfg_pp"],)
     with pytest.raises(samplers.NoSource, match="'alternative' is not there"):
         samplers.sampler_euler_cfg_pp(ctx, "alternative")
+
+
+def test_a_small_picture_keeps_a_cell_however_far_it_is_scaled_down(ctx: Context, parts: Components):
+    (prompt,) = clip_text_encode(ctx, "a cat", parts.clip)
+    (model,) = patch_model_add_downscale(ctx, parts.model, 3, 9.0, 0.0, 1.0, True, "bicubic", "bicubic")
+    (out,) = ksampler(ctx, model, 1, 1, 1.0, "euler", "normal", prompt, prompt, EMPTY, 1.0)
+    assert out["samples"].shape == EMPTY["samples"].shape
 
 
 def test_tones_that_are_all_mapped_away_leave_nothing(ctx: Context):

@@ -28,7 +28,7 @@ def downscale(
             if not end_sigma <= now.sigma <= start_sigma:
                 return hidden
             height, width = hidden.shape[-2:]
-            return down(hidden, round(width / factor), round(height / factor))
+            return down(hidden, max(1, round(width / factor)), max(1, round(height / factor)))
 
         return shrink
 

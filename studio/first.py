@@ -33,6 +33,9 @@ class First:
             if message["type"] == "http.response.start":
                 start = message
                 return
+            if message["type"] != "http.response.body":  # such as what a test client wants to know of a template
+                await send(message)
+                return
             body += message.get("body", b"")
             if message.get("more_body"):
                 return

@@ -29,7 +29,10 @@ from engine.sampling.run import sample
 from engine.sampling.samplers.table import SAMPLERS
 from engine.sampling.schedulers import sigmas_for
 
-SD15: dict[str, Any] = {"sample_size": 64, "in_channels": 4, "cross_attention_dim": 768, "attention_head_dim": 8}
+SD15: dict[str, Any] = {
+    **{"sample_size": 64, "in_channels": 4, "cross_attention_dim": 768, "attention_head_dim": 8},
+    "block_out_channels": (320, 640, 1280, 1280),
+}
 SMALL: dict[str, Any] = {**SD15, "block_out_channels": (32, 64, 128, 128), "cross_attention_dim": 64}
 
 
